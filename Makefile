@@ -1,0 +1,44 @@
+# Every target sets up what it needs: `make demo` and `make test` work in a fresh clone.
+PYTHON ?= python3
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+# PyPI's torch for Linux on x86-64 is a CUDA build of several gigabytes. PyTorch's own index has the CPU build; it is asked
+# first, and a wheel that pip already knows of (a local folder, a mirror) does as well. With an NVIDIA GPU: make install TORCH_INDEX=
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help install demo test check quality clean
+
+help:  ## Say what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: .venv/installed  ## Make .venv with everything in it
+
+.venv/installed: pyproject.toml
+	@echo "installing into .venv (once; a minute or two) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "searchapp needs Python 3.11 or newer: make PYTHON=...")'
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --quiet --retries 1 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: .venv/installed  ## Search Python's own documentation: start a server, ingest, ask
+	@$(BIN)/searchapp demo
+
+test: .venv/installed  ## Run the tests on a PostgreSQL of their own
+	@$(BIN)/python -m pytest
+
+check: .venv/installed  ## Lint, types, layers, compose file, migrations against models
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/python -m tests.alembic_check
+
+quality: .venv/installed  ## What takes longer: SciFact, memory, thirty random kills
+	@$(BIN)/python -m pytest -m quality --override-ini addopts= -rA --durations=5 tests/quality
+
+clean:  ## Remove .venv and what tools left behind
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

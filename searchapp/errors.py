@@ -1,0 +1,131 @@
+"""Every exception that searchapp raises on purpose.
+
+SearchAppError
+├── InvalidInput                 the call itself is wrong: nothing was read, nothing was written
+│   ├── InvalidFilter            a filter with an unknown operator, a value of a wrong type, broken JSON
+│   ├── InvalidName              a collection's name that is not allowed
+│   └── SourceUnreadable         no such file, an unknown format, a folder without readable files
+├── RowRejected                  one row of a source is faulty (``--strict``); carries its place and the reason
+├── CollectionMissing            no such collection; names the near ones
+├── CollectionExists             a collection of that name is there already
+├── CollectionMismatch           other chunking, or another model, than the collection was made with
+├── ModelMissing                 the model's weights are neither installed, nor a folder, nor to be had
+├── ModelCorrupted               the weights on disk are not the published ones
+├── ModelMismatch                vectors of another dimension than the space's
+└── DatabaseError                whatever PostgreSQL or the way to it objects to
+    ├── DatabaseUnavailable      nobody answers, or it went away
+    ├── AuthenticationFailed     wrong user or password
+    ├── DatabaseMissing          the server has no database of that name
+    ├── DatabaseTooOld           PostgreSQL or pgvector is older than searchapp needs
+    ├── ExtensionMissing         pgvector is not installed, or may not be created by this role
+    ├── NotMigrated              the tables are absent or of an earlier version
+    ├── DatabaseTooNew           a newer searchapp migrated this database
+    ├── PermissionDenied         the role lacks a right
+    ├── LockNotAvailable         somebody held a lock for longer than we wait
+    └── EmbeddedServerError      the embedded server cannot be set up or started
+
+Messages are one line: what was expected, what came, what to do next.
+"""
+
+from __future__ import annotations
+
+
+class SearchAppError(Exception):
+    """Base of all of searchapp's exceptions."""
+
+
+class InvalidInput(SearchAppError):
+    """The call is wrong; nothing was read or written."""
+
+
+class InvalidFilter(InvalidInput):
+    """A filter that cannot be understood."""
+
+
+class InvalidName(InvalidInput):
+    """A collection's name that is not allowed."""
+
+
+class SourceUnreadable(InvalidInput):
+    """A file or folder that cannot be read as documents."""
+
+
+class RowRejected(SearchAppError):
+    """One faulty row of a source.
+
+    :param place: where the row stands, such as ``articles.jsonl:17``.
+    :param reason: what is wrong with it.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.place = place
+        self.reason = reason
+
+
+class CollectionMissing(SearchAppError):
+    """No such collection."""
+
+
+class CollectionExists(SearchAppError):
+    """A collection of that name is there already."""
+
+
+class CollectionMismatch(SearchAppError):
+    """Other chunking or another model than the collection's."""
+
+
+class ModelMissing(SearchAppError):
+    """The model cannot be found."""
+
+
+class ModelCorrupted(SearchAppError):
+    """The weights on disk are not the published ones."""
+
+
+class ModelMismatch(SearchAppError):
+    """Vectors of another dimension than the space's."""
+
+
+class DatabaseError(SearchAppError):
+    """What PostgreSQL, or the way to it, objects to."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Nobody answers at the database's address, or it went away."""
+
+
+class AuthenticationFailed(DatabaseError):
+    """Wrong user or password."""
+
+
+class DatabaseMissing(DatabaseError):
+    """The server has no database of that name."""
+
+
+class DatabaseTooOld(DatabaseError):
+    """PostgreSQL or pgvector is older than searchapp needs."""
+
+
+class ExtensionMissing(DatabaseError):
+    """pgvector is not installed, or this role may not create it."""
+
+
+class NotMigrated(DatabaseError):
+    """The tables are absent, or of an earlier version."""
+
+
+class DatabaseTooNew(DatabaseError):
+    """A newer searchapp migrated this database."""
+
+
+class PermissionDenied(DatabaseError):
+    """The role lacks a right."""
+
+
+class LockNotAvailable(DatabaseError):
+    """Somebody held a lock for longer than we wait."""
+
+
+class EmbeddedServerError(DatabaseError):
+    """The embedded server cannot be set up or started."""
