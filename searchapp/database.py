@@ -1,0 +1,239 @@
+"""The way to PostgreSQL: addresses, the one pool, what the server must be, and its errors in our words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import psycopg.conninfo
+import sqlalchemy
+from sqlalchemy import Connection, Engine
+
+from searchapp import errors
+
+# The migration that this code is written for; a test compares it with migrations/versions.
+REVISION = "0001"
+MINIMUM_POSTGRESQL = 16
+# 0.8.2 mends CVE-2026-3172, a buffer overflow in parallel HNSW builds.
+MINIMUM_PGVECTOR = (0, 8, 2)
+
+Parameters = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a look at the database told.
+
+    ``vector_schema`` is the schema that pgvector's types and operators stand in; ``revision`` the migration's, or None.
+    """
+
+    version: int
+    vector_version: str | None
+    vector_schema: str | None
+    revision: str | None
+
+
+def parse_url(url: str) -> Parameters:
+    """Turn a database's address into libpq parameters; whatever it leaves out, libpq fills from the PG* variables.
+
+    :param url: ``postgres://``, ``postgresql://``, ``postgresql+psycopg://``, or libpq's ``host=... dbname=...``.
+    :raises errors.InvalidInput: it is none of these; the message does not repeat the password.
+
+    >>> parse_url("postgresql+psycopg://ann@db.example:5433/shop")
+    {'user': 'ann', 'dbname': 'shop', 'host': 'db.example', 'port': '5433'}
+    """
+    scheme, separator, rest = url.strip().partition("://")
+    if separator:
+        if scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
+            raise errors.InvalidInput(
+                f"DATABASE_URL begins with {scheme}://; expected postgresql://, postgres:// or postgresql+psycopg://"
+            )
+        url = f"postgresql://{rest}"
+    try:
+        parsed = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError as exc:
+        reason = re.sub(r'".*"', '"..."', str(exc).strip().splitlines()[0])  # libpq quotes the text, password included
+        raise errors.InvalidInput(
+            f"the database's address cannot be read ({reason}); expected postgresql://user:password@host:5432/database"
+        ) from exc
+    return {name: value for name, value in parsed.items() if value is not None}
+
+
+def conninfo(parameters: Mapping[str, str | int]) -> str:
+    """The libpq string for these parameters, which psql takes as it is.
+
+    >>> conninfo({"host": "db.example", "dbname": "my shop"})
+    "host=db.example dbname='my shop'"
+    """
+    return psycopg.conninfo.make_conninfo("", **{name: str(value) for name, value in parameters.items()})
+
+
+def create_engine(parameters: Mapping[str, str | int]) -> Engine:
+    """Make the engine, and with it the one pool of connections, for these libpq parameters."""
+    settled = {"connect_timeout": 10, "application_name": "searchapp", **parameters}
+
+    def connect() -> psycopg.Connection[Any]:
+        return psycopg.connect(**settled)  # type: ignore[arg-type]  # libpq's parameters, whatever they are
+
+    return sqlalchemy.create_engine("postgresql+psycopg://", creator=connect, pool_pre_ping=True)
+
+
+def adopt_engine(engine: Engine) -> Engine:
+    """Check that a caller's engine is one that searchapp can use.
+
+    :raises errors.InvalidInput: its driver is not psycopg 3.
+    """
+    if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
+        raise errors.InvalidInput(
+            f"the engine uses {engine.dialect.name}+{engine.dialect.driver}; expected postgresql+psycopg (psycopg 3)"
+        )
+    return engine
+
+
+def inspect_server(connection: Connection) -> Server:
+    """Look at the server's version, pgvector's, and the migration it stands at."""
+    version, vector_version, vector_schema, versions = connection.exec_driver_sql(
+        "SELECT current_setting('server_version_num')::int, e.extversion, n.nspname,"
+        " to_regclass('searchapp_data.alembic_version')"
+        " FROM (SELECT) AS one LEFT JOIN pg_extension e ON e.extname = 'vector'"
+        " LEFT JOIN pg_namespace n ON n.oid = e.extnamespace"
+    ).one()
+    revision = None
+    if versions is not None:
+        revision = connection.exec_driver_sql("SELECT version_num FROM searchapp_data.alembic_version").scalar()
+    return Server(version, vector_version, vector_schema, revision)
+
+
+def require_ready(server: Server) -> str:
+    """Check that this code can work with that database.
+
+    :return: the schema that pgvector stands in.
+    :raises errors.DatabaseTooOld, errors.ExtensionMissing, errors.NotMigrated, errors.DatabaseTooNew: as they say.
+    """
+    require_versions(server)
+    if server.revision is not None and server.revision > REVISION:
+        raise errors.DatabaseTooNew(
+            f"the database stands at migration {server.revision}, this searchapp knows {REVISION}: "
+            "a newer searchapp migrated it; upgrade this one (pip install --upgrade searchapp)"
+        )
+    if server.revision != REVISION:
+        state = "has no searchapp tables yet" if server.revision is None else f"stands at migration {server.revision}"
+        raise errors.NotMigrated(f"the database {state}, this searchapp needs {REVISION}; run: searchapp db upgrade")
+    if server.vector_schema is None:
+        raise errors.ExtensionMissing("the database has lost the extension vector; run: CREATE EXTENSION vector")
+    return server.vector_schema
+
+
+def require_versions(server: Server) -> None:
+    """Check PostgreSQL's version, and pgvector's where it is there.
+
+    :raises errors.DatabaseTooOld: one of them is too old; says which, and what to do.
+    """
+    if server.version < MINIMUM_POSTGRESQL * 10_000:
+        raise errors.DatabaseTooOld(
+            f"the server runs PostgreSQL {server.version // 10_000}; searchapp needs {MINIMUM_POSTGRESQL} or newer"
+        )
+    if server.vector_version is not None:
+        found = tuple(int(part) for part in re.findall(r"\d+", server.vector_version))
+        if found < MINIMUM_PGVECTOR:
+            needed = ".".join(map(str, MINIMUM_PGVECTOR))
+            raise errors.DatabaseTooOld(
+                f"the database has pgvector {server.vector_version}; searchapp needs {needed} or newer "
+                "(CVE-2026-3172); install it and run: ALTER EXTENSION vector UPDATE"
+            )
+
+
+_BY_SQLSTATE: dict[str, type[errors.DatabaseError]] = {
+    "28000": errors.AuthenticationFailed,
+    "28P01": errors.AuthenticationFailed,
+    "3D000": errors.DatabaseMissing,
+    "42501": errors.PermissionDenied,
+    "55P03": errors.LockNotAvailable,
+    "57P01": errors.DatabaseUnavailable,
+    "57P03": errors.DatabaseUnavailable,
+    "53300": errors.DatabaseUnavailable,
+    # raised by our own migrations
+    "SA010": errors.DatabaseTooOld,
+    "SA011": errors.ExtensionMissing,
+}
+# A failed connect carries no SQLSTATE (libpq keeps it to itself), only the server's words.
+_BY_WORDS: tuple[tuple[str, type[errors.DatabaseError]], ...] = (
+    ("password authentication failed", errors.AuthenticationFailed),
+    ("no password supplied", errors.AuthenticationFailed),
+    ("authentication failed", errors.AuthenticationFailed),
+    ("no pg_hba.conf entry", errors.AuthenticationFailed),
+    ("pg_hba.conf rejects", errors.AuthenticationFailed),
+    ("role ", errors.AuthenticationFailed),
+    ("database ", errors.DatabaseMissing),
+)
+_ADVICE: dict[type[errors.DatabaseError], str] = {
+    errors.AuthenticationFailed: "check the user and password in DATABASE_URL",
+    errors.DatabaseMissing: "create it (createdb), or mend the name in DATABASE_URL",
+    errors.DatabaseUnavailable: "is PostgreSQL running there? check DATABASE_URL",
+    errors.PermissionDenied: "connect as a role that has this right",
+    errors.LockNotAvailable: "another session holds it; try again",
+}
+
+
+def translate(exc: psycopg.Error) -> errors.DatabaseError:
+    """Say a driver's error in our words, by its SQLSTATE.
+
+    :return: an exception of ours with a one-line message, to be raised ``from`` the driver's.
+    """
+    words = _first_line(exc)
+    kind = _BY_SQLSTATE.get(exc.sqlstate or "")
+    if kind is None and isinstance(exc, psycopg.OperationalError) and exc.sqlstate is None:
+        refused = re.search(r"FATAL: +(.*)", words)
+        said = refused[1] if refused else ""
+        kind = next((kind for start, kind in _BY_WORDS if start in said), errors.DatabaseUnavailable)
+        words = said or words
+    if kind is None:
+        kind = errors.DatabaseError
+    advice = _ADVICE.get(kind)
+    return kind(f"{words}; {advice}" if advice else words)
+
+
+def _first_line(exc: psycopg.Error) -> str:
+    if exc.diag.message_primary:
+        return exc.diag.message_primary
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    # several addresses tried give a heading and a line each; the first that says "failed:" is the telling one
+    return next((line for line in lines if "failed:" in line), lines[0] if lines else type(exc).__name__)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise searchapp's errors instead of the driver's."""
+    try:
+        yield
+    except sqlalchemy.exc.DBAPIError as exc:
+        if isinstance(exc.orig, psycopg.Error):
+            raise translate(exc.orig) from exc
+        raise
+    except psycopg.Error as exc:
+        raise translate(exc) from exc
+    except sqlalchemy.exc.TimeoutError as exc:
+        raise errors.DatabaseUnavailable(
+            "all connections of the pool are in use; raise its size, or try again"
+        ) from exc
+
+
+def near(name: str, names: list[str]) -> str:
+    """Say which of ``names`` are near ``name``, for an error's end.
+
+    >>> near("artikles", ["articles", "people"])
+    'did you mean articles?'
+    >>> near("zebra", ["articles", "people"])
+    'there are: articles, people'
+    """
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    if not names:
+        return "there are none yet"
+    return f"there are: {', '.join(sorted(names)[:10])}{', ...' if len(names) > 10 else ''}"

@@ -1,0 +1,133 @@
+"""The tables, all in the schema ``searchapp_data``. The migrations make them; ``alembic check`` compares the two.
+
+``documents`` and ``chunks`` are partitioned: a collection is a partition of documents, a space a partition of chunks
+with its own HNSW index. Those partitions are data, made by :mod:`searchapp.spaces`, and stand in no migration.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA = "searchapp_data"
+
+Timestamp = TIMESTAMP(timezone=True)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        schema=SCHEMA,
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+        },
+    )
+
+
+class Model(Base):
+    """What makes embeddings. ``revision`` is the SHA-256 of its weights: with other weights it is another model."""
+
+    __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("name", "revision"),)
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    provider: Mapped[str] = mapped_column(Text)
+    revision: Mapped[str] = mapped_column(Text)
+    dimensions: Mapped[int] = mapped_column(Integer)
+    max_tokens: Mapped[int] = mapped_column(Integer)
+    query_prefix: Mapped[str] = mapped_column(Text, server_default="")
+    document_prefix: Mapped[str] = mapped_column(Text, server_default="")
+
+
+class Collection(Base):
+    """A named set of documents. A retired one has lost its name and waits for its partitions to be dropped."""
+
+    __tablename__ = "collections"
+    __table_args__ = (
+        CheckConstraint("state IN ('ready', 'retired')", name="state"),
+        Index("collections_name_key", "name", unique=True, postgresql_where=text("state = 'ready'")),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text, server_default="ready")
+    active_space: Mapped[int | None] = mapped_column(
+        ForeignKey("spaces.id", use_alter=True, name="collections_active_space_fkey")
+    )
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+
+
+class Space(Base):
+    """One collection as seen by one model. ``building``: it has no HNSW index yet, so searches scan it exactly."""
+
+    __tablename__ = "spaces"
+    __table_args__ = (CheckConstraint("state IN ('building', 'ready', 'retired')", name="state"),)
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id"), index=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    chunking: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    state: Mapped[str] = mapped_column(Text, server_default="building")
+    ef_search: Mapped[int] = mapped_column(Integer, server_default="100")
+    chunks_per_document: Mapped[float] = mapped_column(server_default="1")
+
+
+class Document(Base):
+    """One thing to be found. ``content_hash`` is the SHA-256 of title and text; a change of it means encoding anew."""
+
+    __tablename__ = "documents"
+    __table_args__ = (
+        Index(None, "key"),
+        Index(None, "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+        {"postgresql_partition_by": "LIST (collection_id)"},
+    )
+
+    collection_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    key: Mapped[str] = mapped_column(Text)
+    title: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB)
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+
+
+class Chunk(Base):
+    """A passage of a document: ``start`` and ``length`` in code points of its text. The row is narrow on purpose:
+    text beside a vector would push the vector out of line."""
+
+    __tablename__ = "chunks"
+    __table_args__ = ({"postgresql_partition_by": "LIST (space_id)"},)
+
+    space_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    document_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    start: Mapped[int] = mapped_column(Integer)
+    length: Mapped[int] = mapped_column(Integer)
+    embedding: Mapped[npt.NDArray[np.float32]] = mapped_column(VECTOR())
