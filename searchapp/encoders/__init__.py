@@ -1,0 +1,52 @@
+"""What turns texts into embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tokenizers import Tokenizer
+
+from searchapp.vectors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a model is, as its row in the database says.
+
+    ``revision`` is the SHA-256 of the weights; ``max_tokens`` the longest input, the special tokens counted in.
+    The prefixes are what the model wants before a query and before a document (``query: `` and ``passage: `` for E5).
+    """
+
+    name: str
+    provider: str
+    revision: str
+    dimensions: int
+    max_tokens: int
+    query_prefix: str = ""
+    document_prefix: str = ""
+
+
+class Encoder(Protocol):
+    """A loaded model.
+
+    Both ``encode_*`` return float32, shape (n_texts, dimensions), unit length, in the order of the texts; a text over
+    ``max_tokens`` is cut at its end. ``tokenizer`` neither pads nor cuts.
+    """
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def encode_documents(self, texts: Sequence[str]) -> Array: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Array: ...
