@@ -1,0 +1,356 @@
+"""``searchapp.connect()``: a thin handle on one database."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, func, select
+
+from searchapp import database, embedded, errors, schema, settings, spaces
+from searchapp.encoders import Encoder, Model, weights
+from searchapp.encoders.registry import Registry
+from searchapp.ingest import ingestion, load
+from searchapp.ingest.documents import Document, InvalidRow, Rejected, from_object
+from searchapp.ingest.ingestion import Ingestion, Progress, Summary
+from searchapp.search import documents as document_builder
+from searchapp.search import nearest as nearest_builder
+from searchapp.search.hits import Hit, Hits, Took
+from searchapp.spaces import CollectionInfo, Space
+
+logger = logging.getLogger("searchapp")
+
+MODES = ("vector",)
+
+
+def connect(url: str | None = None, *, engine: Engine | None = None, connection: Connection | None = None) -> Client:
+    """Get a handle on a database, usable with or without ``with``.
+
+    :param url: its address; without one ``DATABASE_URL`` counts, else the embedded server is started.
+    :param engine: an engine of the caller's instead, whose pool is used.
+    :param connection: a connection of the caller's instead: everything happens in its transaction, and nothing is
+    committed.
+    :raises errors.InvalidInput: more than one of them, or a driver other than psycopg 3.
+    """
+    if sum(given is not None for given in (url, engine, connection)) > 1:
+        raise errors.InvalidInput("connect() takes one of url, engine and connection")
+    if connection is not None:
+        database.adopt_engine(connection.engine)
+        return Client(connection=connection)
+    if engine is not None:
+        return Client(database.adopt_engine(engine))
+    opened = open_engine() if url is None else database.create_engine(database.parse_url(url))
+    return Client(opened, dispose=True)
+
+
+def open_engine(*, migrate: bool = True) -> Engine:
+    """The engine that the environment names: ``DATABASE_URL``, else the embedded server, started where it does not run.
+
+    :param migrate: bring the embedded server's tables up to date, and say so; no other database is ever migrated by
+    this.
+    """
+    read = settings.read()
+    if read.database_url is not None:
+        return database.create_engine(database.parse_url(read.database_url))
+    engine = database.create_engine(embedded.start(read.home))
+    if migrate:
+        migrate_embedded(engine)
+    return engine
+
+
+def migrate_embedded(engine: Engine) -> None:
+    """Bring the embedded server's tables up to date, and say so."""
+    found = schema.current(engine)
+    if found is None or found < database.REVISION:
+        schema.upgrade(engine)
+        logger.info("migrated the embedded database from %s to %s", found or "nothing", database.REVISION)
+
+
+class Client:
+    """A handle on one database. Every call takes the collection's name; none keeps state but the loaded models.
+
+    Safe for several threads, unless it was made with a connection.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | None = None,
+        *,
+        connection: Connection | None = None,
+        dispose: bool = False,
+        registry: Registry | None = None,
+    ) -> None:
+        self._engine = engine
+        self._connection = connection
+        self._dispose = dispose
+        self._vector_schema: str | None = None
+        self._registry = registry or Registry()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the pool's connections, if this handle made the pool."""
+        if self._engine is not None and self._dispose:
+            self._engine.dispose()
+
+    # Putting in and taking out
+
+    def ingest(
+        self,
+        documents: Iterable[Any],
+        *,
+        collection: str,
+        model: str | None = None,
+        chunk_tokens: int | None = None,
+        prune: bool = False,
+        yes: bool = False,
+        on_rejected: Callable[[Rejected], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Summary:
+        """Put documents into a collection, which is made where it is absent. Unchanged ones are not encoded again.
+
+        :param documents: mappings or objects with ``key``, ``text``, and optionally ``title`` and ``metadata``.
+        :param model: what encodes them; default the collection's, or all-MiniLM-L6-v2.
+        :param chunk_tokens: how long passages are; 0: one a document; default the collection's, or what the model
+        reads.
+        :param prune: afterwards delete what ``documents`` lacks; over half of a collection only with ``yes``.
+        :param on_rejected: told of each faulty document; without it the first one raises.
+        :raises errors.RowRejected: a document is faulty; those before it may be in.
+        :raises errors.CollectionMismatch: the collection has another model or other chunking.
+        """
+        self._check_mismatch(collection, model, chunk_tokens)
+        run = Ingestion(
+            self._transaction,
+            lambda: self._open_space(collection, model, chunk_tokens),
+            lambda: self._encoder(self.space(collection)),
+            on_rejected=on_rejected,
+            on_progress=on_progress,
+        )
+        return run.run(_as_documents(documents), prune=prune, yes=yes)
+
+    def get(self, key: str, *, collection: str) -> Document | None:
+        """The document of that key, or None."""
+        with self._transaction() as connection:
+            space = self._find(connection, collection)
+            statement = document_builder.documents(space)
+            wanted = load.document_id(space.collection_id, str(key))
+            row = connection.execute(statement.where(statement.selected_columns.id == wanted)).one_or_none()
+        if row is None:
+            return None
+        return Document(key=row.key, title=row.title, text=row.text, metadata=row.metadata)
+
+    def delete(
+        self,
+        keys: Iterable[str] | None = None,
+        *,
+        collection: str,
+        filter: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Delete the documents of these keys, or all that a filter keeps.
+
+        :return: how many there were.
+        :raises errors.InvalidInput: neither or both were given.
+        """
+        if (keys is None) == (not filter):
+            raise errors.InvalidInput("delete takes keys, or a filter that is not empty")
+        with self._transaction() as connection:
+            space = self._find(connection, collection)
+            if keys is not None:
+                keys = [keys] if isinstance(keys, str) else keys
+                ids = [load.document_id(space.collection_id, str(key)) for key in keys]
+            else:
+                ids = list(connection.scalars(document_builder.documents(space, filter=filter).order_by("id")))
+        return ingestion.delete_in_batches(self._transaction, space, ids)
+
+    def count(self, *, collection: str, filter: Mapping[str, Any] | None = None) -> int:
+        """How many documents a collection has, or how many of them a filter keeps."""
+        with self._transaction() as connection:
+            statement = document_builder.documents(self._find(connection, collection), filter=filter)
+            return connection.scalar(select(func.count()).select_from(statement.subquery())) or 0
+
+    # Asking
+
+    def search(
+        self,
+        query: str,
+        *,
+        collection: str,
+        mode: str = "vector",
+        limit: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """Find the documents whose passages mean what the query means.
+
+        :param limit: how many hits, 1 to 100,000; fewer come only where fewer match.
+        :param filter: what a hit's metadata must satisfy, such as ``{"lang": "en", "year": {"$gte": 2020}}``.
+        :param exact: compare with every passage instead of asking the index.
+        :raises errors.InvalidInput: an empty query, a limit or mode or filter that cannot be.
+        :raises errors.CollectionMissing: no such collection; the message has the near names.
+        """
+        check_search(query, mode, limit)
+        space = self.space(collection)
+        started = time.perf_counter()
+        vector = self._encoder(space).encode_queries([query])[0]
+        encoded = time.perf_counter()
+        statement = nearest_builder.nearest(space, vector, limit=limit, filter=filter, exact=exact)
+        with self._transaction() as connection:
+            rows = connection.execute(statement).all()
+        took = Took(round((encoded - started) * 1000, 3), round((time.perf_counter() - encoded) * 1000, 3))
+        hits = tuple(Hit(row.key, row.title, row.passage, 1 - row.distance, row.distance, row.metadata) for row in rows)
+        # Every writer changes a document and its chunks in one transaction, so no document lacks its chunks.
+        return Hits(hits, mode, all(row.exact for row in rows), complete=True, took_ms=took)
+
+    # Looking after
+
+    def space(self, collection: str) -> Space:
+        """The active space of a collection, which builders such as ``searchapp.nearest`` take."""
+        with self._transaction() as connection:
+            return self._find(connection, collection)
+
+    def collections(self) -> list[CollectionInfo]:
+        """All collections, by name."""
+        with self._transaction() as connection:
+            names = spaces.names(connection)
+            return [spaces.describe(connection, self._find(connection, name)) for name in names]
+
+    def describe(self, collection: str) -> CollectionInfo:
+        """What a collection holds and how it was made."""
+        with self._transaction() as connection:
+            return spaces.describe(connection, self._find(connection, collection))
+
+    def create_collection(self, collection: str, *, model: str | None = None, chunk_tokens: int | None = None) -> Space:
+        """Make an empty collection.
+
+        :raises errors.CollectionExists: it is there already.
+        """
+        spaces.check_name(collection)
+        described = self._registry.model(model or weights.DEFAULT)
+        chunking = _chunking(chunk_tokens, described)
+        with self._transaction() as connection:
+            return spaces.create(connection, collection, described, chunking, self._ready(connection))
+
+    def drop_collection(self, collection: str) -> None:
+        """Drop a collection with all its documents.
+
+        It is out of sight at once; with a caller's connection, or where this role may not drop tables,
+        ``searchapp db maintain`` gives its room back.
+        """
+        with self._transaction() as connection:
+            self._ready(connection)
+            spaces.retire(connection, collection)
+        if self._engine is not None:
+            try:
+                self.maintain()
+            except (errors.PermissionDenied, errors.LockNotAvailable) as exc:
+                logger.warning(
+                    "the collection is gone, its room not given back yet (%s); run: searchapp db maintain", exc
+                )
+
+    def maintain(self) -> int:
+        """Drop what is retired; finish what was interrupted. Return how many partitions were dropped."""
+        if self._engine is None:
+            raise errors.InvalidInput("maintain() needs connections of its own; connect with a URL or an engine")
+        with database.translated(), self._engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            self._ready(connection)
+            return spaces.drop_retired(connection)
+
+    # The insides
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with database.translated():
+            if self._connection is not None:
+                yield self._connection
+            else:
+                assert self._engine is not None
+                with self._engine.begin() as connection:
+                    yield connection
+
+    def _ready(self, connection: Connection) -> str:
+        """Check once that the database is fit to work with; the schema that pgvector stands in."""
+        if self._vector_schema is None:
+            self._vector_schema = database.require_ready(database.inspect_server(connection))
+        return self._vector_schema
+
+    def _find(self, connection: Connection, collection: str) -> Space:
+        return spaces.find(connection, collection, self._ready(connection))
+
+    def _encoder(self, space: Space) -> Encoder:
+        encoder = self._registry.encoder(space.model)
+        if encoder.model.revision != space.revision:
+            raise errors.CollectionMismatch(
+                f"the collection {space.collection} was made with other weights of {space.model} "
+                f"({space.revision[:12]}, here {encoder.model.revision[:12]}); use those"
+            )
+        return encoder
+
+    def _existing(self, collection: str) -> Space | None:
+        try:
+            return self.space(collection)
+        except errors.CollectionMissing:
+            return None
+
+    def _check_mismatch(self, collection: str, model: str | None, chunk_tokens: int | None) -> None:
+        spaces.check_name(collection)
+        space = self._existing(collection)
+        if space is None:
+            if chunk_tokens is not None:
+                _chunking(chunk_tokens, self._registry.model(model or weights.DEFAULT))
+            return
+        described = self._registry.model(model or space.model)
+        if (described.name, described.revision) != (space.model, space.revision):
+            raise errors.CollectionMismatch(
+                f"the collection {collection} was made with {space.model}; ingest with that, or into another collection"
+            )
+        if chunk_tokens is not None and (wanted := spaces.chunking_of(chunk_tokens, described)) != space.chunking:
+            raise errors.CollectionMismatch(
+                f"the collection {collection} was made with {space.chunking}; {wanted} needs another collection"
+            )
+
+    def _open_space(self, collection: str, model: str | None, chunk_tokens: int | None) -> Space:
+        try:
+            return self._existing(collection) or self.create_collection(
+                collection, model=model, chunk_tokens=chunk_tokens
+            )
+        except errors.CollectionExists:  # another process made it a moment ago
+            self._check_mismatch(collection, model, chunk_tokens)
+            return self.space(collection)
+
+
+def check_search(query: str, mode: str, limit: int) -> None:
+    """Check what a search is asked.
+
+    :raises errors.InvalidInput: an empty query, an unknown mode, a limit out of range.
+    """
+    if not query.strip():
+        raise errors.InvalidInput("the query is empty; say what to look for")
+    if mode not in MODES:
+        raise errors.InvalidInput(f"mode is {mode!r}; expected one of: {', '.join(MODES)}")
+    nearest_builder.check_limit(limit)
+
+
+def _chunking(chunk_tokens: int | None, model: Model) -> spaces.Chunking:
+    return spaces.default_chunking(model) if chunk_tokens is None else spaces.chunking_of(chunk_tokens, model)
+
+
+def _as_documents(documents: Iterable[Any]) -> Iterator[Document | Rejected]:
+    for number, each in enumerate(documents, 1):
+        if isinstance(each, (Document, Rejected)):
+            yield each
+            continue
+        try:
+            yield from_object(each)
+        except InvalidRow as exc:
+            yield Rejected(f"document {number}", number, exc.reason, exc.key)

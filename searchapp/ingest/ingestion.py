@@ -1,0 +1,167 @@
+"""One run of ``ingest``: a stream of documents goes into a collection, faulty rows aside; what it lacks is pruned."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from searchapp import errors, spaces
+from searchapp.encoders import Encoder
+from searchapp.ingest import load
+from searchapp.ingest.documents import Document, Rejected
+from searchapp.ingest.load import Transaction
+from searchapp.spaces import Space
+
+DELETE_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an ingest did.
+
+    ``documents`` were written (new, changed, or with other metadata), with ``chunks`` passages encoded; ``unchanged``
+    were there already; ``rejected`` rows were faulty; ``pruned`` documents were deleted because the source lacks them.
+    """
+
+    documents: int = 0
+    chunks: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    pruned: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an ingest is: ``documents`` done (unchanged ones counted in), or the index being built."""
+
+    documents: int
+    indexing: bool = False
+
+
+class Ingestion:
+    """One run.
+
+    :param transaction: opens a transaction; each batch of documents has its own.
+    :param open_space: creates or finds the space; called when the first row has been read, so that an unreadable source
+        leaves no empty collection.
+    :param on_rejected: told of each faulty row; None: the first one ends the run by ``errors.RowRejected``.
+    """
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        open_space: Callable[[], Space],
+        encoder: Callable[[], Encoder],
+        *,
+        on_rejected: Callable[[Rejected], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._transaction = transaction
+        self._open_space = open_space
+        self._encoder = encoder
+        self._on_rejected = on_rejected
+        self._on_progress = on_progress or (lambda _: None)
+        self._accepted: set[str] = set()
+        self._kept: set[str] = set()  # keys of rejected rows: their documents are not pruned
+        self._written = 0
+        self._rejected = 0
+        self._unreadable_keys = 0
+
+    def run(self, source: Iterable[Document | Rejected], *, prune: bool = False, yes: bool = False) -> Summary:
+        """Ingest a whole source.
+
+        :param prune: at the end, delete every document whose key the source lacks.
+        :param yes: even where that is more than half of the collection.
+        :raises errors.RowRejected: a row is faulty and nobody wants to be told; whole documents before it stay.
+        """
+        started = time.monotonic()
+        rows = iter(source)
+        first = list(itertools.islice(rows, 1))
+        space = self._open_space()
+        try:
+            total = self._load(space, itertools.chain(first, rows))
+        except (errors.RowRejected, errors.SourceUnreadable):
+            self._finish(space)  # what was committed before the fault is to be found by its index
+            raise
+        self._finish(space)
+        pruned = self._prune(space, yes) if prune else 0
+        seconds = round(time.monotonic() - started, 3)
+        return Summary(total.documents, total.chunks, total.unchanged, self._rejected, pruned, seconds)
+
+    def _load(self, space: Space, rows: Iterable[Document | Rejected]) -> load.Loaded:
+        total = load.Loaded(0, 0, 0)
+        for batch in load.batches(self._sound(rows)):
+            done = load.load_batch(self._transaction, space, batch, self._encoder)
+            total = load.Loaded(
+                total.documents + done.documents, total.chunks + done.chunks, total.unchanged + done.unchanged
+            )
+            self._written = total.documents
+            self._on_progress(Progress(total.documents + total.unchanged))
+        return total
+
+    def _finish(self, space: Space) -> None:
+        if self._written or not space.indexed:
+            self._on_progress(Progress(len(self._accepted), indexing=True))
+            with self._transaction() as connection:
+                spaces.finish_load(connection, space, self._written)
+
+    def _sound(self, rows: Iterable[Document | Rejected]) -> Iterator[Document]:
+        """The sound rows; the faulty ones, and those whose key was given before, are rejected."""
+        for number, row in enumerate(rows, 1):
+            if isinstance(row, Rejected):
+                self._reject(row)
+            elif row.key in self._accepted:
+                self._reject(Rejected(f"document {number}", number, f"the key {row.key!r} was given before", row.key))
+            else:
+                self._accepted.add(row.key)
+                yield row
+
+    def _reject(self, row: Rejected) -> None:
+        if self._on_rejected is None:
+            raise errors.RowRejected(row.place, row.reason)
+        self._rejected += 1
+        if row.key is None:
+            self._unreadable_keys += 1
+        else:
+            self._kept.add(row.key)
+        self._on_rejected(row)
+
+    def _prune(self, space: Space, yes: bool) -> int:
+        if self._unreadable_keys:
+            raise errors.InvalidInput(
+                f"nothing was pruned: {self._unreadable_keys} rejected rows have no readable key, so their documents "
+                "cannot be told from those that the source lacks; mend these rows and ingest again"
+            )
+        kept = [load.document_id(space.collection_id, key) for key in self._accepted | self._kept]
+        lacking, present = self._lacking(space, kept)
+        if len(lacking) * 2 > present and not yes:
+            raise errors.InvalidInput(
+                f"nothing was pruned: the source lacks {len(lacking)} of the collection's {present} documents, "
+                "more than half; if that is meant, say so (--yes)"
+            )
+        return delete_in_batches(self._transaction, space, lacking)
+
+    def _lacking(self, space: Space, kept: list[uuid.UUID]) -> tuple[list[uuid.UUID], int]:
+        """The collection's documents that are not kept, and how many it has."""
+        with self._transaction() as connection:
+            found = connection.scalars(
+                text("SELECT id FROM searchapp_data.documents WHERE collection_id = :id ORDER BY id"),
+                {"id": space.collection_id},
+            ).all()
+        among = set(kept)
+        return [each for each in found if each not in among], len(found)
+
+
+def delete_in_batches(transaction: Transaction, space: Space, ids: Sequence[uuid.UUID]) -> int:
+    """Delete documents, a thousand a transaction; return how many there were."""
+    deleted = 0
+    for start in range(0, len(ids), DELETE_BATCH):
+        with transaction() as connection:
+            deleted += load.delete(connection, space, ids[start : start + DELETE_BATCH])
+    return deleted

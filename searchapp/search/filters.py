@@ -1,0 +1,223 @@
+"""Filters: what a hit's metadata must satisfy, as MongoDB's query language says it, compiled to jsonpath.
+
+Each condition becomes ``metadata @? '$."field" ? (...)'``: it uses the GIN index where it tests for equality, never
+raises on a value of another type, and is true or false but never null, so that ``$not`` is a plain NOT. As in MongoDB a
+condition on a field that holds an array is met by any of its elements (jsonpath's lax mode), equality by the whole
+array too. A filter may also stand under ``$not``, which MongoDB has for a field's operators only.
+*Source:* https://www.mongodb.com/docs/manual/reference/operator/query/
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    String,
+    and_,
+    bindparam,
+    cast,
+    false,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
+
+from searchapp import errors
+
+MAX_DEPTH = 40
+MAX_CONDITIONS = 1000
+# Integers of more digits are in no document either.
+MAX_DIGITS = 1000
+
+_TOO_LARGE = 10**MAX_DIGITS
+_COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
+_OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$not")
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Read a filter from JSON.
+
+    :raises errors.InvalidFilter: it is not JSON, or no object.
+
+    >>> parse('{"year": {"$gte": 2020}}')
+    {'year': {'$gte': 2020}}
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise errors.InvalidFilter(f'the filter is not JSON ({exc}); expected such as {{"lang": "en"}}') from exc
+    if not isinstance(value, dict):
+        raise errors.InvalidFilter('the filter is no JSON object; expected such as {"lang": "en"}')
+    return value
+
+
+def compile_filter(filter: Mapping[str, Any], metadata: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+    """Build the condition that a filter means for the column ``metadata``.
+
+    Its values are literals that the dialect quotes: as parameters, a generic plan took one per cent for all of them.
+
+    :raises errors.InvalidFilter: an unknown operator, or a value that cannot be.
+    """
+    return _Compiler(metadata).conjunction(_as_json(filter))
+
+
+class _Compiler:
+    """Takes filters of JSON's own types, as ``_as_json`` makes them."""
+
+    def __init__(self, metadata: SQLColumnExpression[Any]) -> None:
+        self._metadata = metadata
+        self._conditions = 0
+
+    def conjunction(self, filter: Any) -> ColumnElement[bool]:
+        if not isinstance(filter, dict):
+            raise errors.InvalidFilter(f'a filter is {_show(filter)}; expected an object such as {{"lang": "en"}}')
+        return and_(true(), *(self._entry(name, value) for name, value in filter.items()))
+
+    def _entry(self, name: str, value: Any) -> ColumnElement[bool]:
+        if name in {"$and", "$or"}:
+            if not isinstance(value, list) or not value:
+                raise errors.InvalidFilter(f"{name} needs a list of filters that is not empty, got {_show(value)}")
+            parts = [self.conjunction(part) for part in value]
+            return and_(*parts) if name == "$and" else or_(*parts)
+        if name == "$not":
+            return not_(self.conjunction(value))
+        if name.startswith("$"):
+            raise errors.InvalidFilter(_unknown(name, ["$and", "$or", "$not"]))
+        return self._operators(name, value) if _has_operators(value) else self._among(name, [value])
+
+    def _operators(self, field: str, value: dict[str, Any]) -> ColumnElement[bool]:
+        return and_(*(self._operator(field, name, operand) for name, operand in value.items()))
+
+    def _operator(self, field: str, name: str, operand: Any) -> ColumnElement[bool]:
+        match name:
+            case "$eq":
+                return self._among(field, [operand])
+            case "$ne":
+                return not_(self._among(field, [operand]))
+            case "$in":
+                return self._among(field, _list(field, name, operand))
+            case "$nin":
+                return not_(self._among(field, _list(field, name, operand)))
+            case "$exists":
+                return self._exists(field, operand)
+            case "$not":
+                if not _has_operators(operand):
+                    raise errors.InvalidFilter(
+                        f'$not of {field!r} needs operators such as {{"$gt": 5}}, got {_show(operand)}'
+                    )
+                return not_(self._operators(field, operand))
+        if name in _COMPARISONS:
+            return self._compare(field, name, operand)
+        raise errors.InvalidFilter(_unknown(name, _OPERATORS))
+
+    def _among(self, field: str, values: list[Any]) -> ColumnElement[bool]:
+        """Whether a field is one of the values, or an array that has one of them."""
+        self._count(len(values))
+        scalars = [value for value in values if not isinstance(value, (dict, list))]
+        parts = [self._equals_compound(field, value) for value in values if isinstance(value, (dict, list))]
+        if scalars:
+            parts.append(self._path(field, " || ".join(f"@ == {_literal(value)}" for value in scalars)))
+        if None in scalars:  # MongoDB: null means null or missing
+            parts.append(not_(self._path(field)))
+        return or_(false(), *parts)
+
+    def _equals_compound(self, field: str, value: Any) -> ColumnElement[bool]:
+        """Equality with an object or array, which jsonpath cannot express: the field is it, or an array that has it."""
+        literal = cast(_string(_literal(value)), JSONB)
+        # lax mode takes what is no array for an array of one, and a missing field for none: it never raises
+        elements = cast(_string(f"$.{_literal(field)}[*]"), JSONPATH)
+        element = func.jsonb_path_query(self._metadata, elements, type_=JSONB).column_valued()
+        among = select(literal_column("1")).where(element == literal).exists()
+        return or_(func.coalesce(self._metadata[_string(field)] == literal, false()), among)
+
+    def _compare(self, field: str, name: str, value: Any) -> ColumnElement[bool]:
+        if not isinstance(value, (int, float, str)) or isinstance(value, bool):
+            raise errors.InvalidFilter(f"{name} of {field!r} compares with a number or a text, got {_show(value)}")
+        self._count(1)
+        return self._path(field, f"@ {_COMPARISONS[name]} {_literal(value)}")
+
+    def _exists(self, field: str, wanted: Any) -> ColumnElement[bool]:
+        if not isinstance(wanted, bool):
+            raise errors.InvalidFilter(f"$exists of {field!r} is true or false, got {_show(wanted)}")
+        self._count(1)
+        return self._path(field) if wanted else not_(self._path(field))
+
+    def _path(self, field: str, condition: str | None = None) -> ColumnElement[bool]:
+        path = f"$.{_literal(field)}"
+        if condition is not None:
+            # lax mode unwraps the field's array and then, for the comparison, an array in it; MongoDB only the first
+            path += f' ? (({condition}) && @.type() != "array")'
+        return self._metadata.bool_op("@?")(cast(_string(path), JSONPATH))
+
+    def _count(self, conditions: int) -> None:
+        self._conditions += conditions
+        if self._conditions > MAX_CONDITIONS:
+            raise errors.InvalidFilter(f"the filter has over {MAX_CONDITIONS:,} conditions")
+
+
+def _as_json(value: Any, depth: int = 0) -> Any:
+    """Return a filter, or what stands in one, in JSON's own types, all of which PostgreSQL can hold.
+
+    :raises errors.InvalidFilter: a part of it has no place in JSON or in PostgreSQL, or it is nested too deep.
+    """
+    if depth > MAX_DEPTH:
+        raise errors.InvalidFilter(f"the filter is nested deeper than {MAX_DEPTH} levels")
+    match value:
+        case Mapping():
+            return {_as_name(name): _as_json(each, depth + 1) for name, each in value.items()}
+        case list() | tuple():
+            return [_as_json(each, depth + 1) for each in value]
+        case str() if "\0" in value or (not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)):
+            raise errors.InvalidFilter("a filter's text has a NUL or a lone surrogate, which no stored text has")
+        case int() if abs(value) >= _TOO_LARGE:
+            raise errors.InvalidFilter(f"a filter's number has over {MAX_DIGITS:,} digits")
+        case float() if not math.isfinite(value):
+            raise errors.InvalidFilter(f"a filter's number is {value}; JSON has finite ones only")
+        case None | str() | int() | float():
+            return value
+    raise errors.InvalidFilter(f"a filter's value is of type {type(value).__name__}; expected what JSON has")
+
+
+def _as_name(name: Any) -> Any:
+    if not isinstance(name, str):
+        raise errors.InvalidFilter(f"a filter's field is of type {type(name).__name__}; expected text")
+    return _as_json(name)
+
+
+def _has_operators(value: Any) -> bool:
+    return isinstance(value, dict) and any(name.startswith("$") for name in value)
+
+
+def _list(field: str, name: str, operand: Any) -> list[Any]:
+    if not isinstance(operand, list):
+        raise errors.InvalidFilter(f"{name} of {field!r} needs a list, got {_show(operand)}")
+    return operand
+
+
+def _string(value: str) -> ColumnElement[str]:
+    """A text that stands in the statement as a literal, quoted by the dialect."""
+    return bindparam(None, value, String, literal_execute=True, unique=True)
+
+
+def _literal(value: Any) -> str:
+    """A value as JSON, which is how jsonpath writes its literals too."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    return f"unknown operator {name!r} in the filter; there are: {', '.join(known)}"
+
+
+def _show(value: Any) -> str:
+    text = _literal(value)
+    text = text if text.isprintable() else repr(value)  # which escapes what would act on a terminal
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,0 +1,116 @@
+"""What the tests share: one embedded server a run, migrated once into a template, and a database of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from searchapp import database, schema
+from searchapp.client import Client
+from searchapp.encoders.registry import Registry
+from tests.servers import temporary_server
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+for _name in [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "SEARCHAPP_HOME"]:
+    os.environ.pop(_name, None)
+
+ROOT = Path(__file__).parent.parent
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[database.Parameters]:
+    """libpq parameters of the run's own embedded server."""
+    with temporary_server() as parameters:
+        yield parameters
+
+
+@pytest.fixture(scope="session")
+def template(server: database.Parameters) -> str:
+    """The name of a migrated database to copy."""
+    _administer(server, "CREATE DATABASE template_searchapp")
+    engine = database.create_engine({**server, "dbname": "template_searchapp"})
+    schema.upgrade(engine)
+    engine.dispose()
+    return "template_searchapp"
+
+
+@pytest.fixture
+def empty_url(server: database.Parameters) -> Iterator[str]:
+    """A libpq string for an empty database."""
+    with temporary_database(server, "template1") as url:
+        yield url
+
+
+@pytest.fixture
+def url(server: database.Parameters, template: str) -> Iterator[str]:
+    """A libpq string for a migrated database without collections."""
+    with temporary_database(server, template) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    engine = database.create_engine(database.parse_url(url))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    """The real model, loaded once a run."""
+    return Registry()
+
+
+@pytest.fixture
+def db(engine: Engine, registry: Registry) -> Client:
+    """A handle on a migrated database without collections."""
+    return Client(engine, registry=registry)
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(url: str, tmp_path: Path) -> Run:
+    """Runs the command ``searchapp`` as a process, in an empty folder, on this test's database."""
+
+    def run(
+        *arguments: str, stdin: str | bytes = "", timeout: float = 120, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            [sys.executable, "-m", "searchapp", *arguments],
+            input=data,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, "DATABASE_URL": url, "SEARCHAPP_HOME": str(tmp_path / "home"), **environment},
+            timeout=timeout,
+            check=False,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@contextmanager
+def temporary_database(server: database.Parameters, template: str) -> Iterator[str]:
+    """A copy of a database, dropped afterwards; its libpq string."""
+    name = f"test_{next(_numbers)}"
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield database.conninfo({**server, "dbname": name})
+    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _administer(server: database.Parameters, statement: str) -> None:
+    with psycopg.connect(**server, autocommit=True) as connection:
+        connection.execute(statement.encode())

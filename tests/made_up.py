@@ -1,0 +1,50 @@
+"""Collections of made-up vectors, for tests of what no model is needed for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from psycopg.types.json import Jsonb
+
+from searchapp import spaces
+from searchapp.client import Client
+from searchapp.ingest import load
+from searchapp.spaces import Space
+from searchapp.vectors import Array
+
+DIMENSIONS = 384
+RANDOM = np.random.default_rng(7)
+
+
+def unit(vectors: Array) -> Array:
+    """The vectors, each of length 1."""
+    scaled: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return scaled
+
+
+def random_vectors(count: int) -> Array:
+    """Random directions, float32, shape (count, 384)."""
+    return unit(RANDOM.standard_normal((count, DIMENSIONS)).astype(np.float32))
+
+
+def fill(db: Client, name: str, chunks: list[Array], metadata: Callable[[int], dict[str, Any]] = lambda _: {}) -> Space:
+    """Make a collection whose document number i has these vectors, a chunk each; its key is its number in four digits."""
+    space = db.create_collection(name)
+    ids = [load.document_id(space.collection_id, f"{number:04}") for number in range(len(chunks))]
+    with db._transaction() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        with driver.cursor() as cursor:
+            columns = "collection_id, id, key, text, metadata, content_hash"
+            with cursor.copy(f"COPY searchapp_data.documents ({columns}) FROM STDIN") as copy:
+                for number, id_ in enumerate(ids):
+                    made = Jsonb(metadata(number))
+                    copy.write_row((space.collection_id, id_, f"{number:04}", f"text {number}", made, b""))
+            with cursor.copy("COPY searchapp_data.chunks FROM STDIN") as copy:
+                for id_, vectors in zip(ids, chunks, strict=True):
+                    for place, vector in enumerate(vectors):
+                        copy.write_row((space.id, id_, place, place, 1, str(vector.tolist())))
+        spaces.finish_load(connection, space, len(chunks))
+    return db.space(name)

@@ -1,0 +1,64 @@
+"""A filter that tests for equality is answered from the GIN index on metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+import searchapp
+from searchapp import spaces
+from searchapp.client import Client
+from searchapp.spaces import Space
+
+
+@pytest.fixture
+def space(db: Client) -> Space:
+    return db.create_collection("things")
+
+
+@pytest.fixture
+def connection(engine: Engine, space: Space) -> Iterator[Connection]:
+    """A connection that sees 5,000 documents of 100 tenants, in three languages, in a collection that is analysed."""
+    with engine.connect() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO searchapp_data.documents (collection_id, id, key, text, metadata, content_hash)"
+                " SELECT :collection_id, gen_random_uuid(), n::text, repeat('words ', 50), jsonb_build_object("
+                "   'tenant', n % 100, 'lang', (ARRAY['en', 'de', '100 % '' nl'])[n % 3 + 1], 'year', 1990 + n % 35,"
+                "   'tags', jsonb_build_array('t' || n % 50, 'u' || n % 70), 'number', n), ''"
+                " FROM generate_series(1, 5000) AS n"
+            ),
+            {"collection_id": space.collection_id},
+        )
+        spaces.refresh_statistics(connection, space)
+        yield connection
+
+
+def plan(connection: Connection, space: Space, filter: dict[str, Any]) -> str:
+    statement = searchapp.documents(space, filter=filter)
+    compiled = statement.compile(connection, compile_kwargs={"literal_binds": True})
+    return "\n".join(connection.exec_driver_sql(f"EXPLAIN {compiled}").scalars())
+
+
+INDEXED: list[dict[str, Any]] = [
+    {"tenant": 7},
+    {"tenant": {"$eq": 7.0}},
+    {"tags": "t3"},
+    {"tenant": {"$in": [1, 2, 3]}},
+    {"tags": {"$in": ["t3", "u9"]}},
+    {"tenant": 7, "lang": "100 % ' nl"},
+    {"tenant": 7, "year": {"$gte": 2000, "$lt": 2010}, "lang": {"$ne": "en"}},
+    {"$or": [{"number": 1}, {"tenant": 7}]},
+]
+
+
+def test_equality_uses_the_index_on_metadata(connection: Connection, space: Space) -> None:
+    scan = f"Bitmap Index Scan on documents_{space.collection_id}_metadata_idx"
+    assert [filter for filter in INDEXED if scan not in plan(connection, space, filter)] == []
+
+
+def test_a_filter_that_keeps_most_documents_is_answered_by_a_scan(connection: Connection, space: Space) -> None:
+    assert "Seq Scan" in plan(connection, space, {"lang": {"$in": ["en", "de"]}})

@@ -1,0 +1,71 @@
+"""The statement of ``nearest`` uses the index that it is meant to use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+
+import searchapp
+from searchapp import database
+from searchapp.client import Client
+from searchapp.encoders.registry import Registry
+from searchapp.spaces import Space
+from tests import conftest
+from tests.made_up import fill, random_vectors
+from tests.plans.explaining import explain
+
+# With fewer, PostgreSQL rightly reads everything.
+DOCUMENTS = 8000
+
+
+@pytest.fixture(scope="module")
+def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
+    with conftest.temporary_database(server, template) as url:
+        engine = database.create_engine(database.parse_url(url))
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def space(engine: Engine, registry: Registry) -> Space:
+    chunks = [each[None] for each in random_vectors(DOCUMENTS)]
+    db = Client(engine, registry=registry)
+    return fill(db, "things", chunks, lambda number: {"rare": number % 300, "often": number % 2})
+
+
+def plan_of(engine: Engine, space: Space, **options: Any) -> str:
+    return explain(engine, searchapp.nearest(space, np.ones(384, dtype=np.float32), limit=10, **options))
+
+
+def test_the_index_is_used_and_the_exact_rung_is_not_run(engine: Engine, space: Space) -> None:
+    plan = plan_of(engine, space)
+    assert f"Index Scan using space_{space.id}_hnsw on chunks_{space.id}" in plan
+    assert "never executed" in plan
+    assert plan.count("_hnsw") == 1
+
+
+def test_a_rare_filter_is_answered_by_the_filter_first(engine: Engine, space: Space) -> None:
+    plan = plan_of(engine, space, filter={"rare": 7})
+    assert f"documents_{space.collection_id}_metadata_idx" in plan
+    assert "hnsw" not in plan
+
+
+def test_a_wide_filter_goes_by_the_index(engine: Engine, space: Space) -> None:
+    assert f"space_{space.id}_hnsw" in plan_of(engine, space, filter={"often": 1})
+
+
+def test_an_exact_search_uses_no_hnsw_index(engine: Engine, space: Space) -> None:
+    plan = plan_of(engine, space, exact=True)
+    assert "hnsw" not in plan
+    assert "set_config" not in plan
+
+
+def test_other_partitions_are_not_touched(engine: Engine, space: Space, registry: Registry) -> None:
+    other = fill(Client(engine, registry=registry), "others", [each[None] for each in random_vectors(10)])
+    plan = plan_of(engine, space)
+    assert f"chunks_{other.id}" not in plan
+    assert f"documents_{other.collection_id}" not in plan
