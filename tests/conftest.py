@@ -1,4 +1,4 @@
-"""What the tests share: one embedded server a run, migrated once into a template, and a database of its own for each test."""
+"""What the tests share: one embedded server a run, and a migrated database of its own for each test."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def random_vectors(count: int) -> Array:
 
 
 def fill(db: Client, name: str, chunks: list[Array], metadata: Callable[[int], dict[str, Any]] = lambda _: {}) -> Space:
-    """Make a collection whose document number i has these vectors, a chunk each; its key is its number in four digits."""
+    """Make a collection: document number i has these vectors, a chunk each; its key is that number in four digits."""
     space = db.create_collection(name)
     ids = [load.document_id(space.collection_id, f"{number:04}") for number in range(len(chunks))]
     with db._transaction() as connection:

@@ -14,6 +14,7 @@ from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.ingest.documents import Rejected
 from searchapp.ingest.ingestion import Progress
+from searchapp.ingest.readers import open_source
 
 A = {"key": "a", "title": "Shoes", "text": "Red running shoes", "metadata": {"price": 80}}
 B = {"key": "b", "text": "A blue woollen hat", "metadata": {"price": 20}}
@@ -115,12 +116,8 @@ def test_one_and_the_text_one_are_one_key(db: Client) -> None:
 
 
 def test_a_source_that_cannot_be_read_leaves_no_collection(db: Client) -> None:
-    def unreadable() -> Any:
-        raise errors.SourceUnreadable("no such file")
-        yield
-
     with pytest.raises(errors.SourceUnreadable):
-        db.ingest(unreadable(), collection="things")
+        db.ingest(open_source("nowhere.jsonl"), collection="things")
     assert db.collections() == []
 
 
@@ -178,9 +175,10 @@ def test_delete_by_key_and_by_filter(db: Client, engine: Engine) -> None:
 
 def test_delete_needs_keys_or_a_filter(db: Client) -> None:
     db.ingest([A], collection="things")
-    for call in (lambda: db.delete(collection="things"), lambda: db.delete(collection="things", filter={})):
+    nothing: tuple[dict[str, Any] | None, ...] = (None, {})
+    for filter in nothing:
         with pytest.raises(errors.InvalidInput, match="keys, or a filter"):
-            call()
+            db.delete(collection="things", filter=filter)
     assert db.count(collection="things") == 1
 
 

@@ -137,7 +137,7 @@ def test_settings_travel_in_the_statement_and_end_with_the_transaction(db: Clien
     space = fill(db, "things", [each[None] for each in random_vectors(400)])
     with Session(engine) as session:
         assert len(session.execute(searchapp.nearest(space, random_vectors(1)[0], limit=300)).all()) == 300
-        assert session.scalar(text("SHOW hnsw.ef_search")) == "300"
+        assert int(session.scalar(text("SHOW hnsw.ef_search")) or 0) > 300
         session.rollback()
         assert session.scalar(text("SHOW hnsw.ef_search")) == "40"
 

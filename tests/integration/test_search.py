@@ -23,7 +23,7 @@ def things(db: Client) -> Client:
 
 def test_search_finds_what_means_the_same(things: Client) -> None:
     hits = things.search("crimson sneakers", collection="things")
-    assert [hit.key for hit in hits][0] == "shoes"
+    assert hits[0].key == "shoes"
     assert len(hits) == 4
     assert hits.complete
     assert hits.mode == "vector"
