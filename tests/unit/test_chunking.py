@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,7 +76,7 @@ def test_passages_cover_the_whole_text_and_fit_the_model(
     passages = cut(text, tokens, tokens // 8 if overlapping else 0, title)
     assert passages[0].start == 0
     assert passages[-1].start + passages[-1].length == len(text)
-    for before, after in zip(passages, passages[1:], strict=False):
+    for before, after in itertools.pairwise(passages):
         assert before.start < after.start
         between = text[before.start + before.length : after.start]
         assert count(between) == 0  # nothing that the model reads is left out
