@@ -130,7 +130,7 @@ class _Scan:
         self.space = space
         self.filtered = bool(filter)
         self._vector = vector
-        self._condition = compile_filter(filter, Document.metadata_) if filter else None
+        self._condition = None if filter is None else compile_filter(filter, Document.metadata_)
 
     def chunks(self, *columns: ColumnElement[Any]) -> Select[Any]:
         """Chunks of the space, with the filter's condition on their documents where there is one."""

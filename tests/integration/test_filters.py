@@ -171,7 +171,7 @@ def kept(connection: Connection, space: Space, filter: Any) -> list[int]:
         pytest.param(
             {"a": {"$in": [1, "x", None, [2], {"b": 3}]}},
             [{"a": 1}, {"a": ["y", "x"]}, {"a": None}, {}, {"a": [2]}, {"a": [[2]]}, {"a": {"b": 3}}],
-            [{"a": 2}, {"a": "1"}, {"a": [3]}, {"a": {"b": 4}}],
+            [{"a": 2}, {"a": "1"}, {"a": [3]}, {"a": [[1]]}, {"a": {"b": 4}}],
             id="$in",
         ),
         pytest.param({"a": {"$in": []}}, [], [{"a": 1}, {"a": None}, {"a": []}, {}], id="$in of nothing"),
