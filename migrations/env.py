@@ -9,19 +9,39 @@ from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from searchapp import client, errors, models
+from searchapp import client, errors, models, schema
 
 # "searchapp" in hexadecimal, cut to 63 bits: the advisory lock that racing deployments wait for.
 LOCK = 0x7365617263686170
 LOCK_WAIT_SECONDS = 600
 LOCK_TIMEOUT = "5s"  # how long a statement may wait for a table before it gives way to the application
 
-PREPARE = (
-    f"SET lock_timeout = '{LOCK_TIMEOUT}'",
-    f"CREATE SCHEMA IF NOT EXISTS {models.SCHEMA}",
-)
+SET_LOCK_TIMEOUT = f"SET lock_timeout = '{LOCK_TIMEOUT}'"
+# CREATE SCHEMA IF NOT EXISTS would ask for the right to create one where an administrator has made it already.
+CREATE_SCHEMA = f"""
+DO $$
+BEGIN
+  IF to_regnamespace('{models.SCHEMA}') IS NULL THEN
+    CREATE SCHEMA {models.SCHEMA};
+  END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+  IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'vector') THEN
+    RAISE EXCEPTION 'role % may not create schemas in this database; ask an administrator to run: '
+      'CREATE SCHEMA {models.SCHEMA} AUTHORIZATION %', current_user, quote_ident(current_user) USING ERRCODE = 'SA012';
+  END IF;
+  RAISE EXCEPTION 'role % may create neither extensions nor schemas in this database; ask an administrator to run: '
+    'CREATE EXTENSION vector; CREATE SCHEMA {models.SCHEMA} AUTHORIZATION %', current_user, quote_ident(current_user)
+    USING ERRCODE = 'SA011';
+END $$
+"""
+# Alembic compares a column's type by its name, and finds that of a vector only in the search path.
+FIND_VECTOR = """
+SELECT set_config('search_path', concat_ws(', ', quote_ident(n.nspname), 'public'), false)
+FROM (SELECT) AS one LEFT JOIN pg_extension e ON e.extname = 'vector' LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
+"""
 
 
 def include_name(name: str | None, kind: str, _parents: Any) -> bool:
@@ -31,12 +51,20 @@ def include_name(name: str | None, kind: str, _parents: Any) -> bool:
     return not (kind == "table" and re.fullmatch(r"(documents|chunks)_\d+", name or ""))
 
 
+def drop_version_table(ctx: MigrationContext, heads: set[str], **_: Any) -> None:
+    """At the base nothing of ours stays; the script that comes from there creates the table without looking."""
+    if not heads:
+        ctx.execute(f"DROP TABLE {models.SCHEMA}.alembic_version")
+
+
 OPTIONS: dict[str, Any] = {
     "target_metadata": models.Base.metadata,
     "version_table_schema": models.SCHEMA,
     "include_schemas": True,
     "include_name": include_name,
     "compare_server_default": True,
+    "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+    "on_version_apply": drop_version_table,
 }
 
 
@@ -67,36 +95,46 @@ def _ask(connection: Connection, statement: str) -> Any:
     return answer
 
 
+@contextmanager
+def session(connection: Connection) -> Iterator[None]:
+    """Set what migrations need of the session; afterwards it is as before, whatever happened."""
+    default = connection.dialect.default_schema_name
+    # Alembic takes the default schema's tables for nameless ones; a role's search_path may make ours the default.
+    connection.dialect.default_schema_name = "public"
+    try:
+        connection.exec_driver_sql(SET_LOCK_TIMEOUT)
+        connection.exec_driver_sql(FIND_VECTOR)
+        connection.commit()
+        yield
+    finally:
+        connection.dialect.default_schema_name = default
+        connection.rollback()
+        connection.exec_driver_sql("RESET lock_timeout")
+        connection.exec_driver_sql("RESET search_path")
+        connection.commit()
+
+
 def migrate(connection: Connection) -> None:
-    """Run what Alembic's command asks for on this connection."""
+    """Run what Alembic's command asks for on this connection; leave what was found before in ``attributes``."""
     with deployment_lock(connection):
-        for statement in PREPARE:
-            connection.exec_driver_sql(statement)
+        context.config.attributes["before"] = schema.require_known(connection)
         connection.commit()
-        search_path = connection.exec_driver_sql(
-            "SELECT set_config('search_path', concat_ws(', ', 'public', quote_ident(n.nspname)), false)"
-            " FROM (SELECT) AS one LEFT JOIN pg_extension e ON e.extname = 'vector'"
-            " LEFT JOIN pg_namespace n ON n.oid = e.extnamespace"
-        ).scalar()
-        assert search_path is not None
-        connection.commit()
-        context.configure(connection=connection, **OPTIONS)
-        try:
-            with context.begin_transaction():
-                context.run_migrations()
-        finally:
-            connection.rollback()
-            connection.exec_driver_sql("RESET lock_timeout")
-            connection.exec_driver_sql("RESET search_path")
-            connection.commit()
+        with session(connection):
+            context.configure(connection=connection, **OPTIONS)
+            run()
 
 
 def script() -> None:
     """Write the migrations as SQL."""
     context.configure(dialect_name="postgresql", literal_binds=True, dialect_opts={"paramstyle": "named"}, **OPTIONS)
-    for statement in PREPARE:
-        context.execute(statement)
+    context.execute(SET_LOCK_TIMEOUT)
+    run()
+
+
+def run() -> None:
+    """Run the migrations in one transaction, online and offline alike."""
     with context.begin_transaction():
+        context.execute(CREATE_SCHEMA)
         context.run_migrations()
 
 
@@ -105,5 +143,9 @@ if context.is_offline_mode():
 elif (given := context.config.attributes.get("connection")) is not None:
     migrate(given)
 else:
-    with client.open_engine().connect() as opened:
-        migrate(opened)
+    engine = client.open_engine(migrate=False)
+    try:
+        with engine.connect() as opened:
+            migrate(opened)
+    finally:
+        engine.dispose()

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import psycopg.conninfo
 import sqlalchemy
+from psycopg import pq
 from sqlalchemy import Connection, Engine
 
 from searchapp import errors
@@ -47,13 +48,13 @@ def parse_url(url: str) -> Parameters:
     >>> parse_url("postgresql+psycopg://ann@db.example:5433/shop")
     {'user': 'ann', 'dbname': 'shop', 'host': 'db.example', 'port': '5433'}
     """
-    scheme, separator, rest = url.strip().partition("://")
-    if separator:
-        if scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
+    url = url.strip()
+    if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url):  # else libpq's, where :// may stand in a value
+        if found[1] not in {"postgres", "postgresql", "postgresql+psycopg"}:
             raise errors.InvalidInput(
-                f"DATABASE_URL begins with {scheme}://; expected postgresql://, postgres:// or postgresql+psycopg://"
+                f"DATABASE_URL begins with {found[0]}; expected postgresql://, postgres:// or postgresql+psycopg://"
             )
-        url = f"postgresql://{rest}"
+        url = f"postgresql://{url[found.end() :]}"
     try:
         parsed = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError as exc:
@@ -61,6 +62,11 @@ def parse_url(url: str) -> Parameters:
         raise errors.InvalidInput(
             f"the database's address cannot be read ({reason}); expected postgresql://user:password@host:5432/database"
         ) from exc
+    if (found and url.count("@") > 1) or not re.fullmatch(r"[0-9,]*", str(parsed.get("port") or "")):
+        # An @ or / in a password ends it, and the errors of connecting would show the rest as the host or the port.
+        raise errors.InvalidInput(
+            "the database's address has a second @, or a port that is no number; in a password @ is written %40, / %2F"
+        )
     return {name: value for name, value in parsed.items() if value is not None}
 
 
@@ -75,7 +81,9 @@ def conninfo(parameters: Mapping[str, str | int]) -> str:
 
 def create_engine(parameters: Mapping[str, str | int]) -> Engine:
     """Make the engine, and with it the one pool of connections, for these libpq parameters."""
-    settled = {"connect_timeout": 10, "application_name": "searchapp", **parameters}
+    settled = {"fallback_application_name": "searchapp", **parameters}
+    if not any(option.keyword == b"connect_timeout" and option.val for option in pq.Conninfo.get_defaults()):
+        settled.setdefault("connect_timeout", 10)  # psycopg's own is 130 seconds; PGCONNECT_TIMEOUT goes before ours
 
     def connect() -> psycopg.Connection[Any]:
         return psycopg.connect(**settled)  # type: ignore[arg-type]  # libpq's parameters, whatever they are
@@ -116,17 +124,25 @@ def require_ready(server: Server) -> str:
     :raises errors.DatabaseTooOld, errors.ExtensionMissing, errors.NotMigrated, errors.DatabaseTooNew: as they say.
     """
     require_versions(server)
-    if server.revision is not None and server.revision > REVISION:
-        raise errors.DatabaseTooNew(
-            f"the database stands at migration {server.revision}, this searchapp knows {REVISION}: "
-            "a newer searchapp migrated it; upgrade this one (pip install --upgrade searchapp)"
-        )
+    require_known(server)
     if server.revision != REVISION:
         state = "has no searchapp tables yet" if server.revision is None else f"stands at migration {server.revision}"
         raise errors.NotMigrated(f"the database {state}, this searchapp needs {REVISION}; run: searchapp db upgrade")
     if server.vector_schema is None:
         raise errors.ExtensionMissing("the database has lost the extension vector; run: CREATE EXTENSION vector")
     return server.vector_schema
+
+
+def require_known(server: Server) -> None:
+    """Check that no newer searchapp has migrated the database.
+
+    :raises errors.DatabaseTooNew: one has.
+    """
+    if server.revision is not None and server.revision > REVISION:
+        raise errors.DatabaseTooNew(
+            f"the database stands at migration {server.revision}, this searchapp knows {REVISION}: "
+            "a newer searchapp migrated it; upgrade this one (pip install --upgrade searchapp)"
+        )
 
 
 def require_versions(server: Server) -> None:
@@ -155,21 +171,23 @@ _BY_SQLSTATE: dict[str, type[errors.DatabaseError]] = {
     "42501": errors.PermissionDenied,
     "55P03": errors.LockNotAvailable,
     "57P01": errors.DatabaseUnavailable,
+    "57P02": errors.DatabaseUnavailable,
     "57P03": errors.DatabaseUnavailable,
+    "57P05": errors.DatabaseUnavailable,
     "53300": errors.DatabaseUnavailable,
     # raised by our own migrations
     "SA010": errors.DatabaseTooOld,
     "SA011": errors.ExtensionMissing,
+    "SA012": errors.PermissionDenied,
 }
 # A failed connect carries no SQLSTATE (libpq keeps it to itself), only the server's words.
 _BY_WORDS: tuple[tuple[str, type[errors.DatabaseError]], ...] = (
-    ("password authentication failed", errors.AuthenticationFailed),
-    ("no password supplied", errors.AuthenticationFailed),
-    ("authentication failed", errors.AuthenticationFailed),
-    ("no pg_hba.conf entry", errors.AuthenticationFailed),
-    ("pg_hba.conf rejects", errors.AuthenticationFailed),
-    ("role ", errors.AuthenticationFailed),
-    ("database ", errors.DatabaseMissing),
+    (r"authentication failed", errors.AuthenticationFailed),
+    (r"no password supplied", errors.AuthenticationFailed),
+    (r"pg_hba\.conf", errors.AuthenticationFailed),
+    (r"role \".*\" (does not exist|is not permitted to log in)", errors.AuthenticationFailed),
+    (r"database \".*\" does not exist", errors.DatabaseMissing),
+    (r"permission denied for database", errors.PermissionDenied),
 )
 _ADVICE: dict[type[errors.DatabaseError], str] = {
     errors.AuthenticationFailed: "check the user and password in DATABASE_URL",
@@ -185,16 +203,15 @@ def translate(exc: psycopg.Error) -> errors.DatabaseError:
 
     :return: an exception of ours with a one-line message, to be raised ``from`` the driver's.
     """
-    words = _first_line(exc)
-    kind = _BY_SQLSTATE.get(exc.sqlstate or "")
-    if kind is None and isinstance(exc, psycopg.OperationalError) and exc.sqlstate is None:
-        refused = re.search(r"FATAL: +(.*)", words)
-        said = refused[1] if refused else ""
-        kind = next((kind for start, kind in _BY_WORDS if start in said), errors.DatabaseUnavailable)
-        words = said or words
-    if kind is None:
-        kind = errors.DatabaseError
-    advice = _ADVICE.get(kind)
+    state = exc.sqlstate or ""
+    _, refused, words = _first_line(exc).rpartition("FATAL:")
+    words = " ".join(words.split())
+    kind = errors.DatabaseUnavailable if state.startswith("08") else _BY_SQLSTATE.get(state, errors.DatabaseError)
+    if not state and isinstance(exc, psycopg.OperationalError):
+        kind = next((kind for said, kind in _BY_WORDS if re.search(said, words)), errors.DatabaseUnavailable)
+    advice = "" if state.startswith("SA") else _ADVICE.get(kind, "")
+    if kind is errors.DatabaseUnavailable and (state or refused):
+        advice = "try again in a moment"
     return kind(f"{words}; {advice}" if advice else words)
 
 

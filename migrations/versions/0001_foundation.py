@@ -34,10 +34,14 @@ BEGIN
         USING ERRCODE = 'SA011';
     END IF;
     BEGIN
-      CREATE EXTENSION vector;
-    EXCEPTION WHEN insufficient_privilege THEN
-      RAISE EXCEPTION 'role % may not create extensions; ask an administrator to run: CREATE EXTENSION vector',
-        current_user USING ERRCODE = 'SA011';
+      CREATE EXTENSION vector SCHEMA public;
+    EXCEPTION
+      WHEN insufficient_privilege THEN
+        RAISE EXCEPTION 'role % may not create extensions; ask an administrator to run: CREATE EXTENSION vector',
+          current_user USING ERRCODE = 'SA011';
+      WHEN invalid_schema_name THEN
+        RAISE EXCEPTION 'there is no schema public; choose another: CREATE EXTENSION vector SCHEMA ...'
+          USING ERRCODE = 'SA011';
     END;
   END IF;
   IF (SELECT string_to_array(substring(extversion FROM '^[0-9.]+'), '.')::int[] < '{0,8,2}'

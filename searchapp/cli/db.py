@@ -1,0 +1,126 @@
+"""``searchapp db``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+import searchapp
+from searchapp import database, embedded, errors, schema, settings
+from searchapp.client import open_engine
+
+app = typer.Typer(no_args_is_help=True)
+
+Sql = Annotated[bool, typer.Option("--sql", help="Print the SQL instead of running it; nothing is connected to.")]
+
+
+@app.command()
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="Where to: head, a revision; with --sql also FROM:TO.")] = "head",
+    sql: Sql = False,
+) -> None:
+    """Migrate the database forward."""
+    if sql:
+        print(schema.script(revision), end="")
+        return
+    with _engine() as engine:
+        before = schema.upgrade(engine, revision)
+        after = schema.current(engine)
+    print(
+        f"the database stands at {after} already"
+        if before == after
+        else f"migrated from {before or 'nothing'} to {after}"
+    )
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="Where to: base takes away all tables; with --sql FROM:TO.")],
+    sql: Sql = False,
+) -> None:
+    """Migrate the database backward; what the tables hold is lost."""
+    if sql:
+        print(schema.script(revision, downgrade=True), end="")
+        return
+    with _engine() as engine:
+        schema.downgrade(engine, revision)
+        print(f"the database stands at {schema.current(engine) or 'nothing'}")
+
+
+@app.command()
+def current() -> None:
+    """Print the migration that the database stands at, and the one this searchapp needs."""
+    with _engine() as engine:
+        found = schema.current(engine)
+    print(f"{found or 'nothing'} (this searchapp needs {database.REVISION})")
+
+
+@app.command()
+def check() -> None:
+    """Check that the database is fit to work with and agrees with this code's models."""
+    with _engine() as engine:
+        found = schema.differences(engine)
+    if found:
+        raise errors.DatabaseError(f"the database differs from the models: {'; '.join(found)}")
+    print("the database is as this searchapp needs it")
+
+
+@app.command()
+def url() -> None:
+    """Print the database's address in one line that psql accepts."""
+    parameters = _parameters()
+    if settings.read().database_url is None:  # a psql older than ours does not know all that we set
+        parameters = {name: parameters[name] for name in ("host", "port", "user", "dbname")}
+    print(database.conninfo(parameters))
+
+
+@app.command()
+def stop() -> None:
+    """Stop the embedded server."""
+    home = settings.read().home
+    print("stopped the embedded server" if embedded.stop(home) else "the embedded server does not run")
+
+
+@app.command()
+def shell() -> None:
+    """Open psql on the database."""
+    parameters = _parameters()
+    password = parameters.pop("password", "")
+    environment = {**os.environ, "PGPASSWORD": str(password)} if password else dict(os.environ)  # `ps` shows arguments
+    try:
+        program = str(embedded.binary(settings.read().home, "psql"))
+    except errors.EmbeddedServerError:
+        program = "psql"
+    try:
+        os.execvpe(program, [program, database.conninfo(parameters)], environment)
+    except FileNotFoundError as exc:
+        raise errors.InvalidInput("psql is not installed; searchapp db url prints the address for other tools") from exc
+
+
+@app.command()
+def maintain() -> None:
+    """Drop what is retired and finish what was interrupted."""
+    with searchapp.connect() as db:
+        dropped = db.maintain()
+    print(f"dropped {dropped} retired partitions" if dropped else "nothing to do")
+
+
+@contextmanager
+def _engine() -> Iterator[Engine]:
+    engine = open_engine(migrate=False)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _parameters() -> database.Parameters:
+    read = settings.read()
+    if read.database_url is not None:
+        return database.parse_url(read.database_url)
+    return dict(embedded.start(read.home))
