@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -11,14 +12,17 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, func, select
 
-from searchapp import database, embedded, errors, schema, settings, spaces
+from searchapp import database, embedded, errors, models, schema, settings, spaces
 from searchapp.encoders import Encoder, Model, weights
 from searchapp.encoders.registry import Registry
-from searchapp.ingest import ingestion, load
-from searchapp.ingest.documents import Document, InvalidRow, Rejected, from_object
+from searchapp.ingest import ingestion, load, values
+from searchapp.ingest.documents import Document, Rejected
 from searchapp.ingest.ingestion import Ingestion, Progress, Summary
+from searchapp.ingest.objects import Objects
+from searchapp.ingest.readers import Source
 from searchapp.search import documents as document_builder
 from searchapp.search import nearest as nearest_builder
+from searchapp.search.filters import compile_filter
 from searchapp.search.hits import Hit, Hits, Took
 from searchapp.spaces import CollectionInfo, Space
 
@@ -136,15 +140,16 @@ class Client:
             on_rejected=on_rejected,
             on_progress=on_progress,
         )
-        return run.run(_as_documents(documents), prune=prune, yes=yes)
+        rows = documents if isinstance(documents, Source) else Objects(documents)
+        return run.run(rows, prune=prune, yes=yes)
 
     def get(self, key: str, *, collection: str) -> Document | None:
         """The document of that key, or None."""
         with self._transaction() as connection:
             space = self._find(connection, collection)
             statement = document_builder.documents(space)
-            wanted = load.document_id(space.collection_id, str(key))
-            row = connection.execute(statement.where(statement.selected_columns.id == wanted)).one_or_none()
+            wanted = _document_ids(space, [key])
+            row = connection.execute(statement.where(statement.selected_columns.id.in_(wanted))).one_or_none()
         if row is None:
             return None
         return Document(key=row.key, title=row.title, text=row.text, metadata=row.metadata)
@@ -166,8 +171,7 @@ class Client:
         with self._transaction() as connection:
             space = self._find(connection, collection)
             if keys is not None:
-                keys = [keys] if isinstance(keys, str) else keys
-                ids = [load.document_id(space.collection_id, str(key)) for key in keys]
+                ids = _document_ids(space, [keys] if isinstance(keys, str) else keys)
             else:
                 ids = list(connection.scalars(document_builder.documents(space, filter=filter).order_by("id")))
         return ingestion.delete_in_batches(self._transaction, space, ids)
@@ -198,10 +202,11 @@ class Client:
         :raises errors.InvalidInput: an empty query, a limit or mode or filter that cannot be.
         :raises errors.CollectionMissing: no such collection; the message has the near names.
         """
-        check_search(query, mode, limit)
+        check_search(query, mode, limit, filter)
         space = self.space(collection)
+        encoder = self._encoder(space)  # the first time it is loaded, which is no part of the encoding
         started = time.perf_counter()
-        vector = self._encoder(space).encode_queries([query])[0]
+        vector = encoder.encode_queries([query])[0]
         encoded = time.perf_counter()
         statement = nearest_builder.nearest(space, vector, limit=limit, filter=filter, exact=exact)
         with self._transaction() as connection:
@@ -221,6 +226,7 @@ class Client:
     def collections(self) -> list[CollectionInfo]:
         """All collections, by name."""
         with self._transaction() as connection:
+            self._ready(connection)
             names = spaces.names(connection)
             return [spaces.describe(connection, self._find(connection, name)) for name in names]
 
@@ -246,6 +252,7 @@ class Client:
         It is out of sight at once; with a caller's connection, or where this role may not drop tables,
         ``searchapp db maintain`` gives its room back.
         """
+        _check_askable(collection)
         with self._transaction() as connection:
             self._ready(connection)
             spaces.retire(connection, collection)
@@ -285,15 +292,12 @@ class Client:
         return self._vector_schema
 
     def _find(self, connection: Connection, collection: str) -> Space:
+        _check_askable(collection)
         return spaces.find(connection, collection, self._ready(connection))
 
     def _encoder(self, space: Space) -> Encoder:
         encoder = self._registry.encoder(space.model)
-        if encoder.model.revision != space.revision:
-            raise errors.CollectionMismatch(
-                f"the collection {space.collection} was made with other weights of {space.model} "
-                f"({space.revision[:12]}, here {encoder.model.revision[:12]}); use those"
-            )
+        _check_revision(space, encoder.model)
         return encoder
 
     def _existing(self, collection: str) -> Space | None:
@@ -309,11 +313,13 @@ class Client:
             if chunk_tokens is not None:
                 _chunking(chunk_tokens, self._registry.model(model or weights.DEFAULT))
             return
-        described = self._registry.model(model or space.model)
-        if (described.name, described.revision) != (space.model, space.revision):
+        name = weights.canonical_name(model or space.model)
+        if name != space.model:  # told before the model is described: one from a folder is loaded for that
             raise errors.CollectionMismatch(
                 f"the collection {collection} was made with {space.model}; ingest with that, or into another collection"
             )
+        described = self._registry.model(name)
+        _check_revision(space, described)
         if chunk_tokens is not None and (wanted := spaces.chunking_of(chunk_tokens, described)) != space.chunking:
             raise errors.CollectionMismatch(
                 f"the collection {collection} was made with {space.chunking}; {wanted} needs another collection"
@@ -329,28 +335,52 @@ class Client:
             return self.space(collection)
 
 
-def check_search(query: str, mode: str, limit: int) -> None:
-    """Check what a search is asked.
+def check_search(query: str, mode: str, limit: int, filter: Mapping[str, Any] | None = None) -> None:
+    """Check what a search is asked, before a model is loaded for it.
 
-    :raises errors.InvalidInput: an empty query, an unknown mode, a limit out of range.
+    :raises errors.InvalidInput: an empty query, an unknown mode, a limit out of range, a filter that cannot be.
     """
     if not query.strip():
         raise errors.InvalidInput("the query is empty; say what to look for")
+    if not _is_storable(query):
+        raise errors.InvalidInput("the query has a NUL or what is not UTF-8; expected plain text")
     if mode not in MODES:
         raise errors.InvalidInput(f"mode is {mode!r}; expected one of: {', '.join(MODES)}")
     nearest_builder.check_limit(limit)
+    if filter:
+        compile_filter(filter, models.Document.metadata_)
+
+
+def _is_storable(text: str) -> bool:
+    """Whether the database can hold a text, and so be asked for it."""
+    try:
+        values.check_text(text, "")
+    except values.InvalidValue:
+        return False
+    return True
+
+
+def _document_ids(space: Space, keys: Iterable[str]) -> list[uuid.UUID]:
+    """The ids of the documents of these keys, without those keys that no document can have."""
+    return [load.document_id(space.collection_id, key) for key in map(str, keys) if _is_storable(key)]
+
+
+def _check_revision(space: Space, model: Model) -> None:
+    if model.revision != space.revision:
+        raise errors.CollectionMismatch(
+            f"the collection {space.collection} was made with other weights of {space.model} "
+            f"({space.revision[:12]}, here {model.revision[:12]}); use those, or another collection"
+        )
+
+
+def _check_askable(collection: str) -> None:
+    """Check that the database can be asked for a collection of that name.
+
+    :raises errors.InvalidName: it cannot: a NUL, or what is not UTF-8.
+    """
+    if not _is_storable(collection):
+        spaces.check_name(collection)
 
 
 def _chunking(chunk_tokens: int | None, model: Model) -> spaces.Chunking:
     return spaces.default_chunking(model) if chunk_tokens is None else spaces.chunking_of(chunk_tokens, model)
-
-
-def _as_documents(documents: Iterable[Any]) -> Iterator[Document | Rejected]:
-    for number, each in enumerate(documents, 1):
-        if isinstance(each, (Document, Rejected)):
-            yield each
-            continue
-        try:
-            yield from_object(each)
-        except InvalidRow as exc:
-            yield Rejected(f"document {number}", number, exc.reason, exc.key)

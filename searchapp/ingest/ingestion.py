@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy import text
 
@@ -44,12 +45,22 @@ class Progress:
     indexing: bool = False
 
 
+class Rows(Protocol):
+    """What is ingested: a source, or a caller's own documents."""
+
+    def __iter__(self) -> Iterator[Document | Rejected]: ...
+
+    def repeated(self, key: str) -> Rejected:
+        """Reject the row that came last, because a row before it has its key."""
+        ...
+
+
 class Ingestion:
     """One run.
 
     :param transaction: opens a transaction; each batch of documents has its own.
-    :param open_space: creates or finds the space; called when the first row has been read, so that an unreadable source
-        leaves no empty collection.
+    :param open_space: creates or finds the space; called when the first sound row has been read, so that an unreadable
+        source leaves no empty collection.
     :param on_rejected: told of each faulty row; None: the first one ends the run by ``errors.RowRejected``.
     """
 
@@ -73,7 +84,7 @@ class Ingestion:
         self._rejected = 0
         self._unreadable_keys = 0
 
-    def run(self, source: Iterable[Document | Rejected], *, prune: bool = False, yes: bool = False) -> Summary:
+    def run(self, source: Rows, *, prune: bool = False, yes: bool = False) -> Summary:
         """Ingest a whole source.
 
         :param prune: at the end, delete every document whose key the source lacks.
@@ -81,7 +92,7 @@ class Ingestion:
         :raises errors.RowRejected: a row is faulty and nobody wants to be told; whole documents before it stay.
         """
         started = time.monotonic()
-        rows = iter(source)
+        rows = self._sound(source)
         first = list(itertools.islice(rows, 1))
         space = self._open_space()
         try:
@@ -94,9 +105,9 @@ class Ingestion:
         seconds = round(time.monotonic() - started, 3)
         return Summary(total.documents, total.chunks, total.unchanged, self._rejected, pruned, seconds)
 
-    def _load(self, space: Space, rows: Iterable[Document | Rejected]) -> load.Loaded:
+    def _load(self, space: Space, rows: Iterable[Document]) -> load.Loaded:
         total = load.Loaded(0, 0, 0)
-        for batch in load.batches(self._sound(rows)):
+        for batch in load.batches(rows):
             done = load.load_batch(self._transaction, space, batch, self._encoder)
             total = load.Loaded(
                 total.documents + done.documents, total.chunks + done.chunks, total.unchanged + done.unchanged
@@ -111,13 +122,13 @@ class Ingestion:
             with self._transaction() as connection:
                 spaces.finish_load(connection, space, self._written)
 
-    def _sound(self, rows: Iterable[Document | Rejected]) -> Iterator[Document]:
+    def _sound(self, source: Rows) -> Iterator[Document]:
         """The sound rows; the faulty ones, and those whose key was given before, are rejected."""
-        for number, row in enumerate(rows, 1):
+        for row in source:
             if isinstance(row, Rejected):
                 self._reject(row)
             elif row.key in self._accepted:
-                self._reject(Rejected(f"document {number}", number, f"the key {row.key!r} was given before", row.key))
+                self._reject(source.repeated(row.key))
             else:
                 self._accepted.add(row.key)
                 yield row

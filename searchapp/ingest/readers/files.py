@@ -45,6 +45,7 @@ class Files(source.Source):
     def _documents(self) -> Iterator[Document | Rejected]:
         fields = source.settle_key(self.fields, FIELDS)
         for key, file in self._walk():
+            self._last = (streams.printable(key), None)
             try:
                 yield documents.from_row(self._row(key, file), fields)
             except InvalidRow as exc:

@@ -33,6 +33,7 @@ class Source(ABC):
         self.fields = fields
         self.total_bytes = total_bytes
         self.position = 0
+        self._last: tuple[str, int | None] = (self.name, None)
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.position = 0
@@ -48,10 +49,16 @@ class Source(ABC):
         """Note that so many bytes more have been read."""
         self.position += count
 
+    def repeated(self, key: str) -> Rejected:
+        """Reject the row that came last, because a row before it has its key."""
+        place, line = self._last
+        return Rejected(place, line, f"the key {key!r} was given before", key)
+
     @abstractmethod
     def _documents(self) -> Iterator[Document | Rejected]: ...
 
     def _document(self, line: int, row: Mapping[str, Any], fields: Fields) -> Document | Rejected:
+        self._last = (f"{self.name}:{line}", line)
         try:
             return documents.from_row(row, fields)
         except documents.InvalidRow as exc:

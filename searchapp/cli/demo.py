@@ -1,0 +1,48 @@
+"""``searchapp demo``: real search over real text, from nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import searchapp
+from searchapp import schema
+from searchapp.cli import corpus, ingest, output
+from searchapp.client import open_engine
+
+COLLECTION = "stdlib"
+QUESTIONS = (
+    "run a shell command and capture its output",
+    "remove duplicates while keeping order",
+    "wait for several coroutines at once",
+    "read a spreadsheet exported as comma separated values",
+    "how long did this piece of code take",
+    "send an email with an attachment",
+)
+
+
+def demo() -> None:
+    """Ingest the docstrings of Python's standard library and ask some questions. The second time, only ask."""
+    engine = open_engine(migrate=False)
+    schema.upgrade(engine)
+    with searchapp.connect(engine=engine) as db:
+        print(f"reading the docstrings of Python {sys.version.split()[0]}'s standard library ...", flush=True)
+        documents = list(corpus.documents())
+        with ingest.progress_bar(len(documents), lambda made: made.documents) as show:
+            summary = db.ingest(
+                documents, collection=COLLECTION, chunk_tokens=0, prune=True, yes=True, on_progress=show
+            )
+        ingest.report(summary, None, as_json=False)
+        for question in QUESTIONS:
+            print(f"\n? {question}")
+            output.print_hits(db.search(question, collection=COLLECTION, limit=3))
+    print(f"\nNow ask your own:  {_command()} search 'parse command line options' --collection {COLLECTION}")
+
+
+def _command() -> str:
+    """How this command is to be typed: by its name where the shell finds it, else by its path."""
+    if shutil.which("searchapp"):
+        return "searchapp"
+    return os.path.relpath(Path(sys.executable).with_name("searchapp"))

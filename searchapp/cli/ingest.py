@@ -1,0 +1,163 @@
+"""``searchapp ingest``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+import searchapp
+from searchapp.cli import options, output
+from searchapp.ingest.documents import Fields, Rejected
+from searchapp.ingest.ingestion import Progress, Summary
+from searchapp.ingest.readers import open_source
+
+logger = logging.getLogger("searchapp")
+
+
+def ingest(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A JSONL, CSV, TSV or Parquet file, a folder of .txt, .md and .html, or - for JSONL.",
+        ),
+    ],
+    collection: options.Collection,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="F", help="The field that is the key. Default: id, _id or key.")
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", metavar="F", help="The field that is the title. Default: title.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="F,F", help="The fields that are the text. Default: text.")
+    ] = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option("--metadata", metavar="F,F", help="The fields kept as metadata. Default: all the others."),
+    ] = None,
+    model: options.Model = None,
+    chunk_tokens: options.ChunkTokens = None,
+    no_chunking: options.NoChunking = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Then delete every document that the source lacks.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Prune even more than half of the collection.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first faulty row.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Put documents into a collection, made where it is absent. Unchanged ones are not encoded again."""
+    tokens = options.chunk_tokens(chunk_tokens, no_chunking)
+    fields = Fields(key=key, title=title, text=_names(text) or (), metadata=_names(metadata))
+    opened = open_source(source, fields)
+    rejects = RejectFile(opened.name)
+    with ExitStack() as stack:
+        db = stack.enter_context(searchapp.connect())
+        stack.enter_context(rejects)
+        show = stack.enter_context(progress_bar(opened.total_bytes, lambda _: opened.position))
+        summary = db.ingest(
+            opened,
+            collection=collection,
+            model=model,
+            chunk_tokens=tokens,
+            prune=prune,
+            yes=yes,
+            on_rejected=None if strict else rejects.write,
+            on_progress=show,
+        )
+    report(summary, rejects.path, json)
+
+
+class RejectFile:
+    """The file that faulty rows go into, made with the first of them in the working folder, or else a temporary one.
+
+    :param source: the source's name; its reject file is called ``<source>.rejected.jsonl``.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.path: Path | None = None
+        self._name = f"{Path(source).name or 'source'}.rejected.jsonl"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> RejectFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            if kind is not None:  # no summary will name it
+                logger.info("the faulty rows so far are in %s", self.path)
+
+    def write(self, row: Rejected) -> None:
+        """Write one faulty row: its place, line number, reason and key."""
+        if self._file is None:
+            self._file = self._open()
+        self._file.write(json_module.dumps(dataclasses.asdict(row), ensure_ascii=True) + "\n")
+
+    def _open(self) -> IO[str]:
+        self.path = Path(self._name).absolute()
+        try:
+            return self.path.open("w", encoding="utf-8")
+        except OSError:
+            self.path = Path(tempfile.mkdtemp(prefix="searchapp-")) / self._name
+            return self.path.open("w", encoding="utf-8")
+
+
+@contextmanager
+def progress_bar(total: int | None, position: Callable[[Progress], int]) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar with rate and time left on a terminal; nothing in a pipe.
+
+    :param total: where ``position`` ends, in whatever it counts; None where nobody knows.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.fields[documents]:,} documents, {task.fields[rate]:,.0f}/s"),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("ingesting", total=total, documents=0, rate=0.0)
+
+        def show(made: Progress) -> None:
+            if made.indexing:
+                bar.tasks[0].total = None  # nobody knows how long that takes
+                bar.update(task, description="building the index")
+                return
+            elapsed = bar.tasks[0].elapsed or 0
+            rate = made.documents / elapsed if elapsed else 0.0
+            bar.update(task, completed=position(made), documents=made.documents, rate=rate)
+
+        yield show
+
+
+def report(summary: Summary, reject_file: Path | None, as_json: bool) -> None:
+    """Print what an ingest did."""
+    if as_json:
+        values = dataclasses.asdict(summary)
+        output.print_json(values | ({"reject_file": str(reject_file)} if reject_file else {}))
+        return
+    parts = [f"{summary.documents:,} documents ({summary.chunks:,} chunks)", f"{summary.unchanged:,} unchanged"]
+    if summary.pruned:
+        parts.append(f"{summary.pruned:,} pruned")
+    if summary.rejected:
+        parts.append(f"{summary.rejected:,} rejected (see {reject_file})")
+    print(f"ingested {', '.join(parts)} in {summary.seconds:.1f} s")
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())

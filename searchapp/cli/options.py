@@ -1,0 +1,57 @@
+"""Options that several commands share, and how they are read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from searchapp.search import filters
+
+Collection = Annotated[str, typer.Option("--collection", "-c", metavar="NAME", help="The collection's name.")]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="JSON",
+        help='What the metadata must satisfy, such as \'{"lang": "en", "year": {"$gte": 2020}}\'.',
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME|PATH", help="A model's name or folder. A new collection's default: all-MiniLM-L6-v2."
+    ),
+]
+ChunkTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--chunk-tokens",
+        metavar="N",
+        help="Tokens a passage. A new collection's default: as many as the model reads.",
+    ),
+]
+NoChunking = Annotated[bool, typer.Option("--no-chunking", help="One passage a document, cut at the model's length.")]
+
+
+def parse_filter(text: str | None) -> dict[str, Any] | None:
+    """Read ``--filter``.
+
+    :raises errors.InvalidFilter: it is no JSON object.
+    """
+    return None if text is None else filters.parse(text)
+
+
+def chunk_tokens(tokens: int | None, no_chunking: bool) -> int | None:
+    """What ``--chunk-tokens`` and ``--no-chunking`` mean together.
+
+    :raises errors.InvalidInput: both were given, or a number that is none.
+    """
+    from searchapp import errors
+
+    if no_chunking and tokens is not None:
+        raise errors.InvalidInput("give --chunk-tokens or --no-chunking, not both")
+    if tokens is not None and tokens <= 0:
+        raise errors.InvalidInput(f"--chunk-tokens is {tokens}; expected at least 8, or --no-chunking")
+    return 0 if no_chunking else tokens

@@ -1,0 +1,139 @@
+"""How the commands print: JSON for programs, something readable for people."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from searchapp.ingest.documents import Document
+from searchapp.search.hits import Hit, Hits
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+PASSAGE_LENGTH = 240
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line."""
+    print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def hits_as_json(hits: Hits) -> dict[str, Any]:
+    """The object that ``search --json`` prints."""
+    return {
+        "hits": [dataclasses.asdict(hit) for hit in hits],
+        "mode": hits.mode,
+        "exact": hits.exact,
+        "complete": hits.complete,
+        "took_ms": dataclasses.asdict(hits.took_ms),
+    }
+
+
+def print_csv(hits: Iterable[Hit]) -> None:
+    """Print hits as CSV with a header; metadata is JSON in its column."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(Hit)])
+    for hit in hits:
+        metadata = json.dumps(hit.metadata, ensure_ascii=False)
+        writer.writerow([hit.key, hit.title, hit.passage, hit.score, hit.distance, metadata])
+
+
+def print_hits(hits: Hits) -> None:
+    """Print hits for people: rank, score and title, the passage below, and a line on how it went.
+
+    In a pipe each of them is one line, whatever its length.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    digits = max(2, len(str(len(hits))))
+    indent = " " * (digits + 9)
+    for rank, hit in enumerate(hits, 1):
+        title = Text(one_line(hit.title or hit.key), style="bold")
+        key = Text(f"  {one_line(hit.key)}" if hit.title and hit.title != hit.key else "", style="dim")
+        passage = Text(shorten(hit.passage))
+        lines = [passage]
+        if console.is_terminal:
+            room = max(console.width - len(indent), 20)
+            title.truncate(max(room - key.cell_len, 20), overflow="ellipsis")
+            lines = list(passage.wrap(console, room))
+        heading = Text.assemble((f"{rank:{digits}}. ", "dim"), (f"{hit.score:.3f}  ", "green"), title, key)
+        for line in [heading, *(Text(indent) + line for line in lines)]:
+            _print_line(console, line)
+    _print_line(console, Text(summary(hits), style="dim"))
+
+
+def _print_line(console: Console, line: Text) -> None:
+    if console.is_terminal:
+        console.print(line, no_wrap=True, overflow="ellipsis")
+    else:
+        print(line.plain)
+
+
+def print_document(document: Document) -> None:
+    """Print a document for people: key, title and metadata, a line each, and below them its text."""
+    fields = [("key", document.key), ("title", document.title), *document.metadata.items()]
+    for name, value in fields:
+        if (name, value) != ("title", None):
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            print(f"{one_line(name):<9} {one_line(shown)}")
+    print(f"\n{printable(document.text)}")
+
+
+def summary(hits: Hits) -> str:
+    """How a search went, in one line."""
+    how = "exact" if hits.exact else "approximate"
+    found = f"{len(hits)} hit{'' if len(hits) == 1 else 's'}" if hits else "no hits"
+    return f"{found} ({how}; encode {hits.took_ms.encode:.1f} ms, database {hits.took_ms.database:.1f} ms)"
+
+
+def shorten(passage: str) -> str:
+    """The beginning of a passage on one line."""
+    line = one_line(passage[: 4 * PASSAGE_LENGTH])
+    return line if len(line) <= PASSAGE_LENGTH else f"{line[:PASSAGE_LENGTH].rsplit(' ', 1)[0]} ..."
+
+
+def one_line(text: str) -> str:
+    """The text on one line, as :func:`printable` makes it."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The text with control characters made visible, so that stored text cannot steer the terminal.
+
+    >>> printable("a\\x1b[31mb\\r\\nc")
+    'a\\ufffd[31mb\\r\\nc'
+    """
+    return re.sub(r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "\ufffd", text)
+
+
+def print_table(rows: list[dict[str, Any]], none: str) -> None:
+    """Print rows as a plain table, or what to say where there are none."""
+    if not rows:
+        print(none)
+        return
+    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    for row in cells:
+        print("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def human_bytes(size: float) -> str:
+    """A size for people.
+
+    >>> human_bytes(3 * 1024**2)
+    '3.0 MB'
+    """
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GB"

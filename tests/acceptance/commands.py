@@ -1,0 +1,49 @@
+"""Running the command ``searchapp`` as a process: several calls side by side, and calls that must not load a model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+Done = subprocess.CompletedProcess[str]
+
+
+def run_command(
+    url: str, folder: Path, *arguments: str, stdin: bytes = b"", stdout: int = subprocess.PIPE, **environment: str
+) -> Done:
+    """Run the command in a folder, on a database."""
+    done = subprocess.run(
+        [sys.executable, "-m", "searchapp", *arguments],
+        input=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env={**os.environ, "DATABASE_URL": url, "SEARCHAPP_HOME": str(folder / "home"), **environment},
+        timeout=120,
+        check=False,
+    )
+    return Done(done.args, done.returncode, (done.stdout or b"").decode(), done.stderr.decode())
+
+
+def run_all(url: str, folder: Path, calls: Iterable[Sequence[str]]) -> list[Done]:
+    """Run the command once a call, two at a time: most of it is importing."""
+    with ThreadPoolExecutor(2) as pool:  # whose threads would wait for each other
+        return list(pool.map(lambda call: run_command(url, folder, *call, OMP_NUM_THREADS="1"), calls))
+
+
+def forbid_models(folder: Path) -> None:
+    """Let every process that runs in this folder and loads a model fail; its modules are found before all others."""
+    (folder / "sentence_transformers.py").write_text("raise SystemExit('a model was loaded')\n")
+
+
+def error_of(done: Done) -> str:
+    """The error that a call ended with, which is one line and the only one."""
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert done.stderr.startswith("searchapp: error: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.removeprefix("searchapp: error: ").strip()
