@@ -19,7 +19,7 @@ install: .venv/installed  ## Make .venv with everything in it
 	@echo "installing into .venv (once; a minute or two) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "searchapp needs Python 3.11 or newer: make PYTHON=...")'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install --quiet --retries 1 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
+	@$(PIP) install --quiet --retries 1 --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
 	@$(PIP) install --quiet --editable '.[dev]'
 	@touch $@
 
@@ -38,7 +38,7 @@ check: .venv/installed  ## Lint, types, layers, compose file, migrations against
 	$(BIN)/python -m tests.alembic_check
 
 quality: .venv/installed  ## What takes longer: SciFact, memory, thirty random kills
-	@$(BIN)/python -m pytest -m quality --override-ini addopts= -rA --durations=5 tests/quality
+	@$(BIN)/python -m pytest -m quality -rA --durations=5 tests/quality
 
 clean:  ## Remove .venv and what tools left behind
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
