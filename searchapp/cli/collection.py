@@ -60,7 +60,7 @@ def drop(name: Name) -> None:
     with searchapp.connect() as db:
         documents = db.count(collection=name)
         db.drop_collection(name)
-    print(f"dropped {name} with its {documents} documents")
+    print(f"dropped {name} with its {output.counted(documents, 'document')}")
 
 
 def _row(found: CollectionInfo) -> dict[str, Any]:

@@ -41,4 +41,4 @@ def delete(
     if json:
         output.print_json({"deleted": deleted})
     else:
-        print(f"deleted {deleted} document{'' if deleted == 1 else 's'}")
+        print(f"deleted {output.counted(deleted, 'document')}")

@@ -151,7 +151,8 @@ def report(summary: Summary, reject_file: Path | None, as_json: bool) -> None:
         values = dataclasses.asdict(summary)
         output.print_json(values | ({"reject_file": str(reject_file)} if reject_file else {}))
         return
-    parts = [f"{summary.documents:,} documents ({summary.chunks:,} chunks)", f"{summary.unchanged:,} unchanged"]
+    written, chunks = output.counted(summary.documents, "document"), output.counted(summary.chunks, "chunk")
+    parts = [f"{written} ({chunks})", f"{summary.unchanged:,} unchanged"]
     if summary.pruned:
         parts.append(f"{summary.pruned:,} pruned")
     if summary.rejected:

@@ -38,7 +38,8 @@ def hits_as_json(hits: Hits) -> dict[str, Any]:
 
 def print_csv(hits: Iterable[Hit]) -> None:
     """Print hits as CSV with a header; metadata is JSON in its column."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    # Every text is quoted: else Python 3.11 leaves a lone carriage return bare, and its own reader ends the row there.
+    writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow([field.name for field in dataclasses.fields(Hit)])
     for hit in hits:
         metadata = json.dumps(hit.metadata, ensure_ascii=False)
@@ -57,16 +58,16 @@ def print_hits(hits: Hits) -> None:
     digits = max(2, len(str(len(hits))))
     indent = " " * (digits + 9)
     for rank, hit in enumerate(hits, 1):
+        rank_and_score = Text.assemble((f"{rank:{digits}}. ", "dim"), (f"{hit.score:.3f}  ", "green"))
         title = Text(one_line(hit.title or hit.key), style="bold")
         key = Text(f"  {one_line(hit.key)}" if hit.title and hit.title != hit.key else "", style="dim")
         passage = Text(shorten(hit.passage))
         lines = [passage]
         if console.is_terminal:
-            room = max(console.width - len(indent), 20)
-            title.truncate(max(room - key.cell_len, 20), overflow="ellipsis")
-            lines = list(passage.wrap(console, room))
-        heading = Text.assemble((f"{rank:{digits}}. ", "dim"), (f"{hit.score:.3f}  ", "green"), title, key)
-        for line in [heading, *(Text(indent) + line for line in lines)]:
+            room = console.width - rank_and_score.cell_len - key.cell_len
+            title.truncate(max(room, 20), overflow="ellipsis")
+            lines = list(passage.wrap(console, max(console.width - len(indent), 20)))
+        for line in [rank_and_score + title + key, *(Text(indent) + line for line in lines)]:
             _print_line(console, line)
     _print_line(console, Text(summary(hits), style="dim"))
 
@@ -91,7 +92,7 @@ def print_document(document: Document) -> None:
 def summary(hits: Hits) -> str:
     """How a search went, in one line."""
     how = "exact" if hits.exact else "approximate"
-    found = f"{len(hits)} hit{'' if len(hits) == 1 else 's'}" if hits else "no hits"
+    found = counted(len(hits), "hit") if hits else "no hits"
     return f"{found} ({how}; encode {hits.took_ms.encode:.1f} ms, database {hits.took_ms.database:.1f} ms)"
 
 
@@ -124,6 +125,15 @@ def print_table(rows: list[dict[str, Any]], none: str) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
         print("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "document"), counted(1200, "chunk")
+    ('1 document', '1,200 chunks')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def human_bytes(size: float) -> str:

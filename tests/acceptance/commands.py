@@ -36,8 +36,9 @@ def run_all(url: str, folder: Path, calls: Iterable[Sequence[str]]) -> list[Done
 
 
 def forbid_models(folder: Path) -> None:
-    """Let every process that runs in this folder and loads a model fail; its modules are found before all others."""
-    (folder / "sentence_transformers.py").write_text("raise SystemExit('a model was loaded')\n")
+    """Let every process that runs in this folder and loads a model fail: its modules are found before all others."""
+    for name in ("sentence_transformers", "onnxruntime"):
+        (folder / f"{name}.py").write_text("raise SystemExit('a model was loaded')\n")
 
 
 def error_of(done: Done) -> str:

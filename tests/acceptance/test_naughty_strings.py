@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from searchapp import database
+from searchapp import database, errors
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.ingest.documents import Document, Rejected
@@ -113,6 +113,20 @@ def test_nul_and_lone_surrogates_are_rejected_with_their_line(naughty: Ingested)
         (first + 3, "NUL in field 'value'", "metadata"),
         (first + 4, "a lone surrogate in field 'text'", "half a pair"),
     ]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud83d"])
+def test_what_no_database_holds_is_asked_for_calmly(naughty: Ingested, text: str) -> None:
+    db = naughty.db
+    assert db.get(text, collection="naughty") is None
+    assert db.delete([text], collection="naughty") == 0
+    with pytest.raises(errors.InvalidInput, match="the query has a NUL or what is not UTF-8"):
+        db.search(text, collection="naughty")
+    for call in (db.describe, db.drop_collection, db.create_collection):
+        with pytest.raises(errors.InvalidName, match="is not allowed"):
+            call(text)
+    with pytest.raises(errors.RowRejected, match=r"document 2: (NUL|a lone surrogate) in field 'text'"):
+        db.ingest([{"key": "a", "text": "a"}, Document("b", text, None, {})], collection="naughty")
 
 
 def test_the_command_takes_them_as_keys_and_prints_them_as_json(naughty: Ingested, url: str, tmp_path: Path) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
-import pty
+import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
+from rich.cells import cell_len
 
 from searchapp import database
 from searchapp.cli import output
@@ -31,9 +32,23 @@ DOCUMENTS = [
     Document("shoes", "Red running shoes", None, {"kind": "clothes", "price": 80}),
     Document("hat", 'A "blue",\r\nwoollen hat', "Hat, blue", {"kind": "clothes", "price": 19.99}),
     Document("cat\t1", f"A cat sat on {STEERING} the mat", f"Felix {STEERING}\nthe cat", {STEERING: [STEERING, None]}),
-    Document("日本 🎉", "\ufeff社會科學院語學研究所\u2028\u202e", "'\"; DROP TABLE", {"kind": "naughty", "deep": {"a": [1]}}),
-    *(Document(f"filler {number:02}", "word " * 400, None, {"kind": "filler"}) for number in range(15)),
+    Document(
+        "日本 🎉", "\ufeff社會科學院語學研究所\u2028\u202e", "'\"; DROP TABLE", {"kind": "naughty", "deep": {"a": [1]}}
+    ),
+    # together more than a pipe holds
+    *(
+        Document(f"filler {number:02}", "word " * 400, None, {"kind": "filler", "note": "x" * 10_000})
+        for number in range(15)
+    ),
 ]
+FOUND = Hits(
+    tuple(Hit(each.key, each.title, each.text, 0.5, 0.5, each.metadata) for each in DOCUMENTS),
+    mode="vector",
+    exact=False,
+    complete=True,
+    took_ms=Took(1.0, 2.0),
+)
+CONTROL = r"[\x00-\x09\x0b-\x1f\x7f-\x9f]"
 
 
 class Answers(NamedTuple):
@@ -41,7 +56,6 @@ class Answers(NamedTuple):
 
     json: commands.Done
     csv: commands.Done
-    people: commands.Done
     first_line: bytes
     said: bytes
 
@@ -62,11 +76,11 @@ def answers(url: str, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     calls = [
         [*search, "--json", "--limit", "100000", "--exact", "--filter", '{"kind": {"$ne": "filler"}}'],
         [*search, "--csv", "-n", "4"],
-        [*search, "--limit", "19"],
     ]
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(read_first_line, [*search, "--jsonl", "--limit", "100"], url, folder)
-        return Answers(*commands.run_all(url, folder, calls), *broken.result())
+        as_json, as_csv = commands.run_all(url, folder, calls)
+        return Answers(as_json, as_csv, *broken.result())
 
 
 def read_first_line(arguments: list[str], url: str, folder: Path) -> tuple[bytes, bytes]:
@@ -88,6 +102,62 @@ def read_first_line(arguments: list[str], url: str, folder: Path) -> tuple[bytes
     return line, said
 
 
-def test_x(answers):
-    for x in answers: print(x)
-    assert 0
+def test_json_is_one_object_with_these_names(answers: Answers) -> None:
+    assert (answers.json.returncode, answers.json.stderr) == (0, "")
+    assert answers.json.stdout.count("\n") == 1
+    found = json.loads(answers.json.stdout)
+    assert list(found) == ["hits", "mode", "exact", "complete", "took_ms"]
+    assert (found["mode"], found["exact"], found["complete"]) == ("vector", True, True)
+    assert list(found["took_ms"]) == ["encode", "database"]
+    assert all(isinstance(each, float) for each in found["took_ms"].values())
+    assert [hit["key"] for hit in found["hits"]][:2] == ["shoes", "hat"]
+    for hit in found["hits"]:
+        assert list(hit) == ["key", "title", "passage", "score", "distance", "metadata"]
+        assert hit["score"] == pytest.approx(1 - hit["distance"])
+
+
+def test_json_and_csv_give_the_documents_back_as_they_are(answers: Answers) -> None:
+    expected = {each.key: (each.title, each.text, each.metadata) for each in DOCUMENTS if len(each.text) < 1000}
+    hits = json.loads(answers.json.stdout)["hits"]
+    assert {hit["key"]: (hit["title"], hit["passage"], hit["metadata"]) for hit in hits} == expected
+    assert (answers.csv.returncode, answers.csv.stderr) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(answers.csv.stdout, newline="")))
+    assert {row["key"]: (row["title"] or None, row["passage"], json.loads(row["metadata"])) for row in rows} == expected
+    assert [float(row["distance"]) for row in rows] == pytest.approx([hit["distance"] for hit in hits])
+
+
+def test_people_get_two_lines_a_hit_and_one_on_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_hits(FOUND)
+    shown = capsys.readouterr().out
+    lines = shown.split("\n")
+    assert lines[:4] == [
+        " 1. 0.500  shoes",
+        "           Red running shoes",
+        " 2. 0.500  Hat, blue  hat",
+        '           A "blue", woollen hat',
+    ]
+    assert lines[-2:] == ["19 hits (approximate; encode 1.0 ms, database 2.0 ms)", ""]
+    assert len(lines) == 2 * 19 + 2
+    assert not re.search(CONTROL, shown)
+    assert not re.search(r"[ \t]$", shown, re.MULTILINE)
+
+
+def test_a_closed_pipe_ends_it_quietly(answers: Answers) -> None:
+    assert json.loads(answers.first_line)["key"] == "shoes"
+    assert answers.said == b""
+
+
+def test_a_terminal_gets_lines_that_fit_and_no_control_sequence_of_a_document(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "50"}.items():
+        monkeypatch.setenv(name, value)
+    long = Hit("the key", "題名 " * 50, "word " * 100 + "x" * 100, -0.1, 1.1, {})
+    output.print_hits(dataclasses.replace(FOUND, hits=(long, *FOUND)))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert not re.search(CONTROL, shown)
+    lines = shown.split("\n")
+    assert max(map(cell_len, lines)) <= 50
+    assert lines[0].startswith(" 1. -0.100  題名 題名")
+    assert lines[0].endswith("…  the key")
+    assert all(line.startswith("           word") for line in lines[1:4])
