@@ -54,7 +54,7 @@ def downgrade(
 
 @app.command()
 def current() -> None:
-    """Print the migration that the database stands at, and the one this searchapp needs."""
+    """Print the migration the database stands at."""
     with _engine() as engine:
         found = schema.current(engine)
     print(f"{found or 'nothing'} (this searchapp needs {database.REVISION})")
@@ -62,7 +62,7 @@ def current() -> None:
 
 @app.command()
 def check() -> None:
-    """Check that the database is fit to work with and agrees with this code's models."""
+    """Check that the database is as this code needs it."""
     with _engine() as engine:
         found = schema.differences(engine)
     if found:

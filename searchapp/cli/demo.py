@@ -24,7 +24,7 @@ QUESTIONS = (
 
 
 def demo() -> None:
-    """Ingest the docstrings of Python's standard library and ask some questions. The second time, only ask."""
+    """Search Python's own documentation. The first time it is ingested."""
     engine = open_engine(migrate=False)
     schema.upgrade(engine)
     with searchapp.connect(engine=engine) as db:

@@ -76,7 +76,7 @@ def _load(folder: Path):  # type: ignore[no-untyped-def]  # sentence-transformer
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # "Loading weights" would stand in every command's output
     try:
         return SentenceTransformer(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as exc:
+    except Exception as exc:  # what is wrong with a folder shows in a dozen kinds of errors
         reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
         raise errors.ModelMissing(f"{folder} cannot be loaded as a sentence-transformers model: {reason}") from exc
     finally:

@@ -30,6 +30,7 @@ class Published:
 
 DEFAULT = "all-MiniLM-L6-v2"
 PROVIDER = "sentence-transformers"
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model")
 
 PUBLISHED = {
     DEFAULT: Published(
@@ -124,6 +125,9 @@ def digest(path: Path) -> str:
 def _folder(path: Path) -> Path:
     if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
         raise errors.ModelMissing(f"{path} is not a model's folder: it has neither modules.json nor config.json")
+    if not any((path / name).is_file() for name in TOKENIZERS):
+        # the library would take an empty vocabulary and say nothing
+        raise errors.ModelMissing(f"{path} has no tokenizer: none of {', '.join(TOKENIZERS)}")
     return path.resolve()
 
 

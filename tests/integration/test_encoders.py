@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from searchapp import errors
 from searchapp.encoders import Encoder, weights
 from searchapp.encoders.registry import Registry
 
@@ -26,6 +29,15 @@ def test_embeddings_are_float32_of_unit_length_in_the_order_of_the_texts(encoder
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
     for text, vector in zip(texts, vectors, strict=True):
         assert encoder.encode_queries([text])[0] @ vector == pytest.approx(1, abs=1e-5)
+
+
+def test_weights_cut_short_are_told_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(weights.locate(weights.DEFAULT), folder)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(errors.ModelMissing, match="cannot be loaded"):
+        Registry().encoder(str(folder))
 
 
 def test_no_texts_give_no_vectors(encoder: Encoder) -> None:

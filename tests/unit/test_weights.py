@@ -44,6 +44,10 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelMissing, match="not a model's folder"):
         weights.locate(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(errors.ModelMissing, match="no tokenizer"):
+        weights.locate(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert weights.locate(str(tmp_path)) == tmp_path
     with pytest.raises(errors.ModelMissing, match="no weights"):
         weights.revision(tmp_path)
 
