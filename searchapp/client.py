@@ -42,13 +42,14 @@ def connect(url: str | None = None, *, engine: Engine | None = None, connection:
     """
     if sum(given is not None for given in (url, engine, connection)) > 1:
         raise errors.InvalidInput("connect() takes one of url, engine and connection")
+    registry = Registry(settings.read().home)
     if connection is not None:
         database.adopt_engine(connection.engine)
-        return Client(connection=connection)
+        return Client(connection=connection, registry=registry)
     if engine is not None:
-        return Client(database.adopt_engine(engine))
+        return Client(database.adopt_engine(engine), registry=registry)
     opened = open_engine() if url is None else database.create_engine(database.parse_url(url))
-    return Client(opened, dispose=True)
+    return Client(opened, registry=registry, dispose=True)
 
 
 def open_engine(*, migrate: bool = True) -> Engine:
@@ -86,13 +87,13 @@ class Client:
         *,
         connection: Connection | None = None,
         dispose: bool = False,
-        registry: Registry | None = None,
+        registry: Registry,
     ) -> None:
         self._engine = engine
         self._connection = connection
         self._dispose = dispose
         self._vector_schema: str | None = None
-        self._registry = registry or Registry()
+        self._registry = registry
 
     def __enter__(self) -> Self:
         return self
@@ -204,9 +205,9 @@ class Client:
         """
         check_search(query, mode, limit, filter)
         space = self.space(collection)
-        encoder = self._encoder(space)  # the first time it is loaded, which is no part of the encoding
+        self._encoder(space)  # the first time it is loaded, which is no part of the encoding
         started = time.perf_counter()
-        vector = encoder.encode_queries([query])[0]
+        vector = self._registry.encode_query(space.model, query)
         encoded = time.perf_counter()
         statement = nearest_builder.nearest(space, vector, limit=limit, filter=filter, exact=exact)
         with self._transaction() as connection:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +25,10 @@ from tests.servers import temporary_server
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "SEARCHAPP_HOME"]:
     os.environ.pop(_name, None)
+# One home for all processes of a run, so that the model's graph is exported once.
+HOME = Path(tempfile.mkdtemp(prefix="searchapp-tests-home-"))
+os.environ["SEARCHAPP_HOME"] = str(HOME)
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 ROOT = Path(__file__).parent.parent
 _numbers = itertools.count(1)
@@ -68,7 +75,7 @@ def engine(url: str) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def registry() -> Registry:
     """The real model, loaded once a run."""
-    return Registry()
+    return Registry(HOME)
 
 
 @pytest.fixture
@@ -93,7 +100,7 @@ def run(url: str, tmp_path: Path) -> Run:
             input=data,
             capture_output=True,
             cwd=tmp_path,
-            env={**os.environ, "DATABASE_URL": url, "SEARCHAPP_HOME": str(tmp_path / "home"), **environment},
+            env={**os.environ, "DATABASE_URL": url, **environment},
             timeout=timeout,
             check=False,
         )

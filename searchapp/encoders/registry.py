@@ -1,23 +1,43 @@
-"""Models by name: what is known of one without loading it, and one loaded encoder each."""
+"""Models by name: one loaded encoder each, what is known of one without loading it, embeddings of recent queries."""
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
+from functools import lru_cache
+from pathlib import Path
 
 from searchapp.encoders import Encoder, Model, weights
+from searchapp.encoders.graphs import Cache
+from searchapp.vectors import Array
+
+logger = logging.getLogger("searchapp")
+
+# Embeddings kept for queries that come again: 1.5 kB each at 384 dimensions.
+QUERIES_KEPT = 1024
 
 
 class Registry:
-    """The encoders of one client, each loaded when it is first needed. Safe for several threads."""
+    """The encoders of one client, each loaded when it is first needed. Safe for several threads.
 
-    def __init__(self) -> None:
+    :param home: where exported graphs are kept.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._cache = Cache(home / "models")
         self._loaded: dict[str, Encoder] = {}
         self._lock = threading.Lock()
+        self._encode_query = lru_cache(maxsize=QUERIES_KEPT)(self._encode_one)
 
     def model(self, name: str) -> Model:
-        """Say what a model is; a published one is not loaded for that."""
-        published = weights.PUBLISHED.get(weights.canonical_name(name))
-        return published.model if published else self.encoder(name).model
+        """Say what a model is; one that is published or was exported is not loaded for that."""
+        name = weights.canonical_name(name)
+        if published := weights.PUBLISHED.get(name):
+            return published.model
+        if name in self._loaded:
+            return self._loaded[name].model
+        return self._cache.describe(name, _revision(name)) or self.encoder(name).model
 
     def encoder(self, name: str) -> Encoder:
         """Load a model, or return it where it is loaded.
@@ -27,7 +47,38 @@ class Registry:
         name = weights.canonical_name(name)
         with self._lock:
             if name not in self._loaded:
-                from searchapp.encoders.sentence_transformer import SentenceTransformerEncoder
-
-                self._loaded[name] = SentenceTransformerEncoder(name, weights.locate(name))
+                self._loaded[name] = self._load(name)
             return self._loaded[name]
+
+    def encode_query(self, name: str, query: str) -> Array:
+        """The embedding of one query, read-only, shape (dimensions,): remembered where it was asked for lately."""
+        return self._encode_query(weights.canonical_name(name), query)
+
+    def _encode_one(self, name: str, query: str) -> Array:
+        vector: Array = self.encoder(name).encode_queries([query])[0]
+        vector.setflags(write=False)
+        return vector
+
+    def _load(self, name: str) -> Encoder:
+        accelerated = has_accelerator()
+        if not accelerated and (found := self._cache.find(name, _revision(name))):
+            return found
+        from searchapp.encoders.sentence_transformer import SentenceTransformerEncoder
+
+        original = SentenceTransformerEncoder(name, weights.locate(name))
+        return original if accelerated else self._cache.make(original)
+
+
+def _revision(name: str) -> str:
+    """The SHA-256 of a model's weights; of a published one it is known without reading them."""
+    published = weights.PUBLISHED.get(name)
+    return published.model.revision if published else weights.revision(weights.locate(name))
+
+
+def has_accelerator() -> bool:
+    """Whether torch would use a GPU here. Where none can be, torch is not even imported."""
+    if not (sys.platform == "darwin" or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):
+        return False
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

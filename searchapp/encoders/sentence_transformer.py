@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -11,6 +12,9 @@ from tokenizers import Tokenizer
 from searchapp import errors
 from searchapp.encoders import Model, weights
 from searchapp.vectors import Array
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 class SentenceTransformerEncoder:
@@ -22,7 +26,8 @@ class SentenceTransformerEncoder:
     """
 
     def __init__(self, name: str, folder: Path) -> None:
-        self._transformer = _load(folder)
+        self.folder = folder
+        self._transformer = load(folder)
         self.tokenizer = Tokenizer.from_str(self._transformer.tokenizer.backend_tokenizer.to_str())
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
@@ -35,8 +40,8 @@ class SentenceTransformerEncoder:
             name=name,
             provider=weights.PROVIDER,
             revision=weights.revision(folder),
-            dimensions=self._transformer.get_embedding_dimension(),
-            max_tokens=self._transformer.max_seq_length,
+            dimensions=self._transformer.get_embedding_dimension() or 0,
+            max_tokens=self._transformer.max_seq_length or self._transformer.tokenizer.model_max_length,
             query_prefix=prompts.get("query") or "",
             document_prefix=prompts.get("document") or prompts.get("passage") or "",
         )
@@ -68,14 +73,18 @@ class SentenceTransformerEncoder:
         return vectors
 
 
-def _load(folder: Path):  # type: ignore[no-untyped-def]  # sentence-transformers is not imported before it is needed
+def load(folder: Path, **model_options: str) -> SentenceTransformer:
+    """Load a model with the library, without the network.
+
+    :raises errors.ModelMissing: the folder holds no such model.
+    """
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # "Loading weights" would stand in every command's output
     try:
-        return SentenceTransformer(str(folder), local_files_only=True)
+        return SentenceTransformer(str(folder), local_files_only=True, model_kwargs=model_options or None)
     except Exception as exc:  # what is wrong with a folder shows in a dozen kinds of errors
         reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
         raise errors.ModelMissing(f"{folder} cannot be loaded as a sentence-transformers model: {reason}") from exc

@@ -22,7 +22,7 @@ def run_command(
         stdout=stdout,
         stderr=subprocess.PIPE,
         cwd=folder,
-        env={**os.environ, "DATABASE_URL": url, "SEARCHAPP_HOME": str(folder / "home"), **environment},
+        env={**os.environ, "DATABASE_URL": url, **environment},
         timeout=120,
         check=False,
     )

@@ -37,7 +37,7 @@ def test_weights_cut_short_are_told_in_one_line(tmp_path: Path) -> None:
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(errors.ModelMissing, match="cannot be loaded"):
-        Registry().encoder(str(folder))
+        Registry(tmp_path).encoder(str(folder))
 
 
 def test_no_texts_give_no_vectors(encoder: Encoder) -> None:
@@ -55,8 +55,8 @@ def test_the_tokenizer_neither_pads_nor_cuts(encoder: Encoder) -> None:
     assert [len(each) for each in encoder.tokenizer.encode_batch(["a", "a b c"])] == [3, 5]
 
 
-def test_a_published_model_is_described_without_loading_it() -> None:
-    registry = Registry()
+def test_a_published_model_is_described_without_loading_it(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
     assert registry.model(weights.DEFAULT).dimensions == 384
     assert not registry._loaded
 
@@ -72,7 +72,7 @@ def test_the_database_describes_the_model_as_the_library_does(encoder: Encoder) 
     )
 
 
-def test_nothing_asks_the_network_where_the_weights_are_installed() -> None:
+def test_nothing_asks_the_network_where_the_weights_are_installed(tmp_path: Path) -> None:
     watched = """
 import sys
 def refuse(event, arguments):
@@ -80,11 +80,17 @@ def refuse(event, arguments):
         raise SystemExit(f"asked the network: {event} {arguments}")
 sys.addaudithook(refuse)
 from searchapp.encoders.registry import Registry
-print(Registry().encoder("all-MiniLM-L6-v2").encode_queries(["a cat"]).shape)
+import pathlib
+print(Registry(pathlib.Path(sys.argv[1])).encoder("all-MiniLM-L6-v2").encode_queries(["a cat"]).shape)
 """
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     done = subprocess.run(
-        [sys.executable, "-c", watched], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", watched, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.stdout.strip() == "(1, 384)", done.stderr
     assert "Loading" not in done.stderr

@@ -1,0 +1,71 @@
+"""Exporting a sentence-transformers model as an ONNX graph, pooling and normalisation inside. Imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from searchapp.encoders.onnx import OUTPUT
+from searchapp.encoders.sentence_transformer import load
+
+OPSET = 18
+
+
+class _Graph(torch.nn.Module):
+    """From token ids to embeddings of unit length; the order of the arguments is that of ``names``."""
+
+    def __init__(self, transformer: SentenceTransformer, names: list[str]) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.names = names
+
+    def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+        features = self.transformer(dict(zip(self.names, tokens, strict=True)))
+        return torch.nn.functional.normalize(features["sentence_embedding"], p=2, dim=1)
+
+
+def write_graph(folder: Path, path: Path) -> None:
+    """Write the graph of the model in a folder: it takes int64 tensors of shape (texts, tokens), any number of both.
+
+    :raises Exception: whatever the exporter stumbles over.
+    """
+    transformer = load(folder, attn_implementation="eager")  # MPNet's other ones cannot be traced
+    names = list(transformer.tokenizer.model_input_names)
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    shape = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=transformer.max_seq_length)}
+    with torch.no_grad(), _quietly():
+        torch.onnx.export(
+            _Graph(transformer, names).eval(),
+            tuple(given[name] for name in names),
+            str(path),
+            input_names=names,
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=((shape,) * len(names),),
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quietly():  # type: ignore[no-untyped-def]  # a context manager
+    """Without the exporter's remarks on packages that are not there."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)

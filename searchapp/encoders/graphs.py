@@ -1,0 +1,151 @@
+"""The cache of exported graphs: each made once, checked before use, and made anew where it is damaged."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import logging
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from searchapp import errors
+from searchapp.encoders import Encoder, Model
+from searchapp.encoders.onnx import OnnxEncoder
+
+if TYPE_CHECKING:
+    from searchapp.encoders.sentence_transformer import SentenceTransformerEncoder
+
+logger = logging.getLogger("searchapp")
+
+# Raised whenever the export changes: graphs of another version are made anew.
+VERSION = 1
+# How near the graph must come to the original before it is used.
+MINIMUM_COSINE = 0.99999
+SAMPLE = (
+    "a",
+    "Red running shoes, size 42",
+    "What is the airspeed velocity of an unladen swallow?",
+    "Na\u00efve caf\u00e9 \u2013 \u6771\u4eac \u2013 \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f600",
+    "The quick brown fox jumps over the lazy dog. " * 8,
+    "So long a text that it is cut where the window of the model ends. " * 200,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of one graph. ``description`` is written last: a graph without one does not exist."""
+
+    graph: Path
+    tokenizer: Path
+    description: Path
+
+    def checksums(self) -> list[int]:
+        return [_checksum(self.graph), _checksum(self.tokenizer)]
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The folder of graphs, each named after its model, the SHA-256 of the weights and the exporter's version."""
+
+    folder: Path
+
+    def find(self, name: str, revision: str) -> Encoder | None:
+        """The encoder of a model whose graph is here, whole and as it was verified; None where it is not."""
+        files = self._files(name, revision)
+        description = _read(files.description)
+        if description is None:
+            return None
+        try:
+            if description["checksums"] == files.checksums():
+                return OnnxEncoder(Model(**description["model"]), files.graph, files.tokenizer)
+        except OSError:
+            pass
+        logger.warning("the exported graph of %s is damaged; making it anew", name)
+        return None
+
+    def describe(self, name: str, revision: str) -> Model | None:
+        """What a model is whose graph is here, without loading it."""
+        description = _read(self._files(name, revision).description)
+        return None if description is None else Model(**description["model"])
+
+    def make(self, original: SentenceTransformerEncoder) -> Encoder:
+        """Export a model's graph, or take it where another process has just done so.
+
+        :return: the graph's encoder; or the original, with a warning, where a graph cannot be made or kept, or differs.
+        """
+        model = original.model
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self.folder / "lock"):
+                return self.find(model.name, model.revision) or self._export(original)
+        except Exception as exc:  # whatever the exporter stumbles over: the original works, more slowly
+            reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+            logger.warning("encoding more slowly: %s cannot be exported to ONNX (%s)", model.name, reason)
+            logger.debug("the export failed", exc_info=True)
+            return original
+
+    def _export(self, original: SentenceTransformerEncoder) -> Encoder:
+        from searchapp.encoders import export  # imports torch
+
+        model = original.model
+        logger.info("exporting %s to ONNX, once; it makes encoding faster", model.name)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="draft-") as folder:
+            draft = Cache(Path(folder))._files(model.name, model.revision)
+            export.write_graph(original.folder, draft.graph)
+            original.tokenizer.save(str(draft.tokenizer))
+            check_against(original, OnnxEncoder(model, draft.graph, draft.tokenizer))
+            description = {"model": dataclasses.asdict(model), "checksums": draft.checksums()}
+            draft.description.write_text(json.dumps(description), encoding="utf-8")
+            files = self._files(model.name, model.revision)
+            for made, kept in zip(dataclasses.astuple(draft), dataclasses.astuple(files), strict=True):
+                made.replace(kept)
+        return OnnxEncoder(model, files.graph, files.tokenizer)
+
+    def _files(self, name: str, revision: str) -> _Files:
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", Path(name).name)
+        stem = f"{slug}-{revision[:16]}-v{VERSION}"
+        return _Files(*(self.folder / f"{stem}.{suffix}" for suffix in ("onnx", "tokenizer.json", "json")))
+
+
+def check_against(original: Encoder, graph: Encoder) -> None:
+    """Check that a graph's embeddings of the sample are the original's.
+
+    :raises errors.ModelCorrupted: the cosine of one of them is below 0.99999.
+    """
+    cosines = np.sum(original.encode_documents(SAMPLE) * graph.encode_documents(SAMPLE), axis=1)
+    if not cosines.min() >= MINIMUM_COSINE:  # so that NaN fails
+        raise errors.ModelCorrupted(f"its graph gives other embeddings (cosine {cosines.min():.6f} to the original)")
+
+
+def _read(description: Path) -> dict[str, Any] | None:
+    try:
+        read = json.loads(description.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return read if isinstance(read, dict) and {"model", "checksums"} <= read.keys() else None
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file: against damage, not against ill will; SHA-256 of 90 MB would take a fifth of a second."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; the system frees it when its holder dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,149 @@
+"""The model's exported graph: as good as the original, made once, and made anew where it is damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Encoding
+
+from searchapp.encoders import graphs, weights
+from searchapp.encoders.graphs import Cache
+from searchapp.encoders.onnx import OnnxEncoder
+from searchapp.encoders.registry import Registry
+from searchapp.encoders.sentence_transformer import SentenceTransformerEncoder
+from searchapp.vectors import Array
+from tests.conftest import HOME
+
+MODEL = weights.PUBLISHED[weights.DEFAULT].model
+
+
+@pytest.fixture(scope="module")
+def original() -> SentenceTransformerEncoder:
+    return SentenceTransformerEncoder(weights.DEFAULT, weights.locate(weights.DEFAULT))
+
+
+@pytest.fixture
+def cache(registry: Registry, tmp_path: Path) -> Cache:
+    """A cache of its own with the run's graph in it."""
+    registry.encoder(weights.DEFAULT)
+    for path in (HOME / "models").iterdir():
+        if path.is_file():
+            os.link(path, tmp_path / path.name)
+    return Cache(tmp_path)
+
+
+def test_embeddings_are_those_of_the_library(registry: Registry, original: SentenceTransformerEncoder) -> None:
+    encoder = registry.encoder(weights.DEFAULT)
+    assert isinstance(encoder, OnnxEncoder)
+    texts = ["a", "", "two words", *graphs.SAMPLE, "long " * 300, *(f"text number {n} " * (n % 40) for n in range(200))]
+    ours, theirs = encoder.encode_documents(texts), original.encode_documents(texts)
+    assert np.sum(ours * theirs, axis=1).min() > 0.999999
+    assert np.linalg.norm(ours, axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_equal_texts_are_encoded_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = registry.encoder(weights.DEFAULT)
+    assert isinstance(encoder, OnnxEncoder)
+    seen: list[int] = []
+    run = encoder._run
+
+    def counting(encodings: list[Encoding]) -> Array:
+        seen.append(len(encodings))
+        return run(encodings)
+
+    monkeypatch.setattr(encoder, "_run", counting)
+    vectors = encoder.encode_documents(["a cat", "a dog", "a cat", "a cat"])
+    assert sum(seen) == 2
+    assert (vectors[0] == vectors[2]).all()
+    assert (vectors[0] != vectors[1]).any()
+
+
+def test_a_query_asked_again_is_not_encoded_again(registry: Registry) -> None:
+    first = registry.encode_query(weights.DEFAULT, "a question")
+    assert registry.encode_query(weights.DEFAULT, "a question") is first
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 1
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tokenizer.json", "json"])
+def test_a_damaged_graph_is_made_anew(
+    cache: Cache, suffix: str, caplog: pytest.LogCaptureFixture, original: SentenceTransformerEncoder
+) -> None:
+    [damaged] = [path for path in cache.folder.iterdir() if path.name.endswith(f"v{graphs.VERSION}.{suffix}")]
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    damaged.unlink()  # it is linked to the run's own
+    damaged.write_bytes(content)
+    assert cache.find(MODEL.name, MODEL.revision) is None
+    if suffix != "json":
+        assert "damaged" in caplog.text
+    made = cache.make(original)
+    assert isinstance(made, OnnxEncoder)
+    assert cache.find(MODEL.name, MODEL.revision) is not None
+    assert not [path for path in cache.folder.iterdir() if path.name.startswith("draft-")]
+
+
+def test_what_cannot_be_exported_is_encoded_by_the_library(
+    tmp_path: Path,
+    original: SentenceTransformerEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(
+        "searchapp.encoders.export.write_graph", lambda *_: (_ for _ in ()).throw(RuntimeError("no\nwonder"))
+    )
+    assert Cache(tmp_path / "models").make(original) is original
+    assert "encoding more slowly: all-MiniLM-L6-v2 cannot be exported to ONNX (no)" in caplog.text
+
+
+def test_a_graph_that_differs_is_not_used(original: SentenceTransformerEncoder, registry: Registry) -> None:
+    encoder = registry.encoder(weights.DEFAULT)
+    graphs.check_against(original, encoder)
+
+    class Other:
+        model = encoder.model
+
+        def encode_documents(self, texts: list[str]) -> object:
+            return encoder.encode_documents(texts)[::-1]
+
+    with pytest.raises(Exception, match="gives other embeddings"):
+        graphs.check_against(original, Other())  # type: ignore[arg-type]  # of the protocol only this is asked
+
+
+def test_a_home_that_cannot_be_written_works_with_a_warning(
+    tmp_path: Path, original: SentenceTransformerEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "models").write_text("a file where the folder would be")  # root may write anywhere else
+    with caplog.at_level(logging.WARNING):
+        assert Cache(tmp_path / "models").make(original) is original
+    assert "encoding more slowly" in caplog.text
+
+
+def test_two_processes_export_one_graph(tmp_path: Path) -> None:
+    code = (
+        "import logging, pathlib, sys; logging.basicConfig(level=logging.INFO)\n"
+        "from searchapp.encoders.registry import Registry\n"
+        "print(Registry(pathlib.Path(sys.argv[1])).encoder('all-MiniLM-L6-v2').encode_queries(['a']).shape)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=180) for process in processes]
+    assert [output.strip() for output, _ in said] == ["(1, 384)"] * 2
+    assert sum("exporting" in noise for _, noise in said) == 1
+
+
+def test_encoding_by_the_graph_imports_no_torch(registry: Registry) -> None:
+    registry.encoder(weights.DEFAULT)
+    code = (
+        "import pathlib, sys\nfrom searchapp.encoders.registry import Registry\n"
+        "Registry(pathlib.Path(sys.argv[1])).encode_query('all-MiniLM-L6-v2', 'a')\n"
+        "print([name for name in ('torch', 'transformers', 'sentence_transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(HOME)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
