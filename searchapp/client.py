@@ -140,6 +140,7 @@ class Client:
             lambda: self._encoder(self.space(collection)),
             on_rejected=on_rejected,
             on_progress=on_progress,
+            overlap=self._engine is not None,
         )
         rows = documents if isinstance(documents, Source) else Objects(documents)
         return run.run(rows, prune=prune, yes=yes)

@@ -17,6 +17,8 @@ from searchapp.ingest.documents import Document
 
 # Test suites, tools with a window, and modules that act when imported or are jokes.
 LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data", "antigravity", "this"}
+# What people call the module of the operating system's own functions.
+ALIASES = {"posix": "os", "nt": "os"}
 
 
 def documents() -> Iterator[Document]:
@@ -74,6 +76,7 @@ def _inspect(module: str) -> Iterator[Document]:
             imported = importlib.import_module(module)
         except ImportError:
             return
+    module = ALIASES.get(module, module)
     yield from _document(module, inspect.getdoc(imported), module, "module")
     yield from _inspect_members(imported, module, module)
 

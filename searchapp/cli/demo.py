@@ -16,10 +16,10 @@ COLLECTION = "stdlib"
 QUESTIONS = (
     "run a shell command and capture its output",
     "remove duplicates while keeping order",
-    "wait for several coroutines at once",
-    "read a spreadsheet exported as comma separated values",
-    "how long did this piece of code take",
-    "send an email with an attachment",
+    "make a temporary folder that is deleted afterwards",
+    "measure the execution time of a small piece of code",
+    "find the most common elements",
+    "pick a random item",
 )
 
 

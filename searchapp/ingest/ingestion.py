@@ -6,8 +6,9 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import text
 
@@ -19,6 +20,8 @@ from searchapp.ingest.load import Transaction
 from searchapp.spaces import Space
 
 DELETE_BATCH = 1000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Ingestion:
     :param open_space: creates or finds the space; called when the first sound row has been read, so that an unreadable
         source leaves no empty collection.
     :param on_rejected: told of each faulty row; None: the first one ends the run by ``errors.RowRejected``.
+    :param overlap: read and encode a batch while the one before it is written, which takes two connections.
     """
 
     def __init__(
@@ -72,11 +76,13 @@ class Ingestion:
         *,
         on_rejected: Callable[[Rejected], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        overlap: bool = True,
     ) -> None:
         self._transaction = transaction
         self._open_space = open_space
         self._encoder = encoder
         self._on_rejected = on_rejected
+        self._overlap = overlap
         self._on_progress = on_progress or (lambda _: None)
         self._accepted: set[str] = set()
         self._kept: set[str] = set()  # keys of rejected rows: their documents are not pruned
@@ -106,12 +112,10 @@ class Ingestion:
         return Summary(total.documents, total.chunks, total.unchanged, self._rejected, pruned, seconds)
 
     def _load(self, space: Space, rows: Iterable[Document]) -> load.Loaded:
-        total = load.Loaded(0, 0, 0)
-        for batch in load.batches(rows):
-            done = load.load_batch(self._transaction, space, batch, self._encoder)
-            total = load.Loaded(
-                total.documents + done.documents, total.chunks + done.chunks, total.unchanged + done.unchanged
-            )
+        total = load.Loaded()
+        batches = (load.prepare(self._transaction, space, batch, self._encoder) for batch in load.batches(rows))
+        for prepared in _ahead(batches) if self._overlap else batches:
+            total += load.write(self._transaction, space, prepared, self._encoder)
             self._written = total.documents
             self._on_progress(Progress(total.documents + total.unchanged))
         return total
@@ -167,6 +171,16 @@ class Ingestion:
             ).all()
         among = set(kept)
         return [each for each in found if each not in among], len(found)
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in another thread while the one before it is used."""
+    end: Any = object()
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = pool.submit(next, items, end)
+            yield item
 
 
 def delete_in_batches(transaction: Transaction, space: Space, ids: Sequence[uuid.UUID]) -> int:

@@ -36,9 +36,12 @@ Transaction = Callable[[], AbstractContextManager[Connection]]
 class Loaded:
     """What became of a batch: documents written, their chunks, and documents that were there already, unchanged."""
 
-    documents: int
-    chunks: int
-    unchanged: int
+    documents: int = 0
+    chunks: int = 0
+    unchanged: int = 0
+
+    def __add__(self, other: Loaded) -> Loaded:
+        return Loaded(self.documents + other.documents, self.chunks + other.chunks, self.unchanged + other.unchanged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,18 @@ class _Row:
     id: uuid.UUID
     content_hash: bytes
     document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch that is ready to be written: what changed, in the order of the ids, and its chunks as COPY takes them;
+    what differs in metadata alone; and how many documents are there already."""
+
+    changed: list[_Row]
+    packed: list[bytes]
+    passages: int
+    relabelled: list[_Row]
+    unchanged: int
 
 
 def document_id(collection_id: int, key: str) -> uuid.UUID:
@@ -72,11 +87,12 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def load_batch(
+def prepare(
     transaction: Transaction, space: Space, documents: Sequence[Document], encoder: Callable[[], Encoder]
-) -> Loaded:
-    """Write a batch of documents with distinct keys: the new and changed are encoded, the unchanged left alone.
+) -> Prepared:
+    """Find out which documents of a batch are new or changed, and encode these; nothing is written yet.
 
+    :param documents: with distinct keys.
     :param transaction: opens a transaction; encoding happens outside of any.
     :param encoder: gives the encoder; called only where something must be encoded.
     """
@@ -86,14 +102,24 @@ def load_batch(
     ]
     with transaction() as connection:
         changed, relabelled = _compare(connection, space, rows)
-    with transaction() as connection:
-        relabelled_ids = _update_metadata(connection, space, relabelled)
-    # A text that another writer changed since the comparison is written like any changed one.
-    changed += [row for row in relabelled if row.id not in relabelled_ids]
     changed.sort(key=lambda row: row.id)
-    chunks = _write(transaction, space, changed, encoder()) if changed else 0
-    written = len(changed) + len(relabelled_ids)
-    return Loaded(documents=written, chunks=chunks, unchanged=len(rows) - written)
+    passages, packed = _encode(space, changed, encoder()) if changed else (0, [])
+    return Prepared(changed, packed, passages, relabelled, unchanged=len(rows) - len(changed) - len(relabelled))
+
+
+def write(transaction: Transaction, space: Space, prepared: Prepared, encoder: Callable[[], Encoder]) -> Loaded:
+    """Write a prepared batch: what changed, then what was relabelled, in two transactions that each lock in one order."""
+    if prepared.changed:
+        with transaction() as connection:
+            _write(connection, space, prepared)
+    with transaction() as connection:
+        updated = _update_metadata(connection, space, prepared.relabelled)
+    written = Loaded(len(updated) + len(prepared.changed), prepared.passages, prepared.unchanged)
+    missed = [row.document for row in prepared.relabelled if row.id not in updated]
+    if not missed:
+        return written
+    # Another writer changed these texts since they were compared: they are written like any changed ones.
+    return written + write(transaction, space, prepare(transaction, space, missed, encoder), encoder)
 
 
 def _compare(connection: Connection, space: Space, rows: list[_Row]) -> tuple[list[_Row], list[_Row]]:
@@ -152,23 +178,26 @@ def lock_documents(connection: Connection, collection_id: int, ids: Sequence[uui
     return list(connection.scalars(statement, {"collection_id": collection_id, "ids": list(ids)}))
 
 
-def _write(transaction: Transaction, space: Space, rows: list[_Row], encoder: Encoder) -> int:
-    """Encode and write changed documents, in the order of their ids; return how many chunks they got."""
+def _encode(space: Space, rows: list[_Row], encoder: Encoder) -> tuple[int, list[bytes]]:
+    """Cut and encode documents; return how many chunks they have, and these as COPY takes them."""
     chunker = Chunker(encoder.tokenizer, encoder.max_tokens, space.chunking, encoder.model.document_prefix)
     passages = [(row, position, passage) for row in rows for position, passage in enumerate(_cut(chunker, row))]
     packed = [
         _pack(part, encoder.encode_documents([passage.encoded for _, _, passage in part]))
         for part in _parts(passages, BATCH_PASSAGES)
     ]
-    with transaction() as connection:
-        _stage(connection, space, rows, packed)
-        faults.point("after-staging")
-        _merge_documents(connection, space)
-        faults.point("between-documents-and-chunks")
-        _replace_chunks(connection, space, [row.id for row in rows])
-        connection.exec_driver_sql("DROP TABLE pg_temp.staged_documents, pg_temp.staged_chunks")
-        faults.point("before-commit")
-    return len(passages)
+    return len(passages), packed
+
+
+def _write(connection: Connection, space: Space, prepared: Prepared) -> None:
+    """Write new and changed documents, in the order of their ids, with their chunks."""
+    _stage(connection, space, prepared.changed, prepared.packed)
+    faults.point("after-staging")
+    _merge_documents(connection, space)
+    faults.point("between-documents-and-chunks")
+    _replace_chunks(connection, space, [row.id for row in prepared.changed])
+    connection.exec_driver_sql("DROP TABLE pg_temp.staged_documents, pg_temp.staged_chunks")
+    faults.point("before-commit")
 
 
 def _cut(chunker: Chunker, row: _Row) -> list[Passage]:
