@@ -12,7 +12,7 @@ from searchapp import schema
 from searchapp.cli import corpus, ingest, output
 from searchapp.client import open_engine
 
-COLLECTION = "stdlib"
+COLLECTION = "demo_stdlib"
 QUESTIONS = (
     "run a shell command and capture its output",
     "remove duplicates while keeping order",
