@@ -2,9 +2,13 @@
 PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
-# PyPI's torch for Linux on x86-64 is a CUDA build of several gigabytes. PyTorch's own index has the CPU build; it is asked
-# first, and a wheel that pip already knows of (a local folder, a mirror) does as well. With an NVIDIA GPU: make install TORCH_INDEX=
+# PyPI's torch for Linux on x86-64 is a CUDA build of several gigabytes; the CPU build, 2.13.0+cpu, is on PyTorch's own index
+# (a wheel that pip knows of from elsewhere, a folder or a mirror, does as well). With an NVIDIA GPU: make install TORCH=torch
+ifeq ($(shell uname -sm),Linux x86_64)
+TORCH ?= torch==2.13.0+cpu
+else
 TORCH ?= torch==2.13.0
+endif
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export HF_HUB_OFFLINE ?= 1
 

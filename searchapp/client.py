@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,7 +44,7 @@ def connect(url: str | None = None, *, engine: Engine | None = None, connection:
         raise errors.InvalidInput("connect() takes one of url, engine and connection")
     registry = Registry(settings.read().home)
     if connection is not None:
-        database.adopt_engine(connection.engine)
+        database.adopt_connection(connection)
         return Client(connection=connection, registry=registry)
     if engine is not None:
         return Client(database.adopt_engine(engine), registry=registry)
@@ -137,10 +137,10 @@ class Client:
         run = Ingestion(
             self._transaction,
             lambda: self._open_space(collection, model, chunk_tokens),
-            lambda: self._encoder(self.space(collection)),
+            self._encoder,
             on_rejected=on_rejected,
             on_progress=on_progress,
-            overlap=self._engine is not None,
+            own_transactions=self._engine is not None,
         )
         rows = documents if isinstance(documents, Source) else Objects(documents)
         return run.run(rows, prune=prune, yes=yes)
@@ -172,11 +172,12 @@ class Client:
             raise errors.InvalidInput("delete takes keys, or a filter that is not empty")
         with self._transaction() as connection:
             space = self._find(connection, collection)
+            matching = document_builder.documents(space, filter=filter)
             if keys is not None:
                 ids = _document_ids(space, [keys] if isinstance(keys, str) else keys)
             else:
-                ids = list(connection.scalars(document_builder.documents(space, filter=filter).order_by("id")))
-        return ingestion.delete_in_batches(self._transaction, space, ids)
+                ids = list(connection.scalars(matching.order_by("id")))
+        return ingestion.delete_in_batches(self._transaction, space, ids, matching)
 
     def count(self, *, collection: str, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents a collection has, or how many of them a filter keeps."""
@@ -206,14 +207,18 @@ class Client:
         """
         check_search(query, mode, limit, filter)
         space = self.space(collection)
-        self._encoder(space)  # the first time it is loaded, which is no part of the encoding
-        started = time.perf_counter()
-        vector = self._registry.encode_query(space.model, query)
-        encoded = time.perf_counter()
-        statement = nearest_builder.nearest(space, vector, limit=limit, filter=filter, exact=exact)
-        with self._transaction() as connection:
-            rows = connection.execute(statement).all()
-        took = Took(round((encoded - started) * 1000, 3), round((time.perf_counter() - encoded) * 1000, 3))
+        while True:
+            self._encoder(space)  # the first time it is loaded, which is no part of the encoding
+            started = time.perf_counter()
+            vector = self._registry.encode_query(space.model, query)
+            encoded = time.perf_counter()
+            statement = nearest_builder.nearest(space, vector, limit=limit, filter=filter, exact=exact)
+            with self._transaction() as connection:
+                rows = connection.execute(statement).all()
+            took = Took(round((encoded - started) * 1000, 3), round((time.perf_counter() - encoded) * 1000, 3))
+            if len(rows) == limit or (current := self.space(collection)).id == space.id:
+                break
+            space = current  # dropped and made anew meanwhile
         hits = tuple(Hit(row.key, row.title, row.passage, 1 - row.distance, row.distance, row.metadata) for row in rows)
         # Every writer changes a document and its chunks in one transaction, so no document lacks its chunks.
         return Hits(hits, mode, all(row.exact for row in rows), complete=True, took_ms=took)
@@ -229,8 +234,11 @@ class Client:
         """All collections, by name."""
         with self._transaction() as connection:
             self._ready(connection)
-            names = spaces.names(connection)
-            return [spaces.describe(connection, self._find(connection, name)) for name in names]
+            found = []
+            for name in spaces.names(connection):
+                with suppress(errors.CollectionMissing):  # dropped a moment ago
+                    found.append(spaces.describe(connection, self._find(connection, name)))
+            return found
 
     def describe(self, collection: str) -> CollectionInfo:
         """What a collection holds and how it was made."""
@@ -260,22 +268,30 @@ class Client:
             spaces.retire(connection, collection)
         if self._engine is not None:
             try:
-                self.maintain()
-            except (errors.PermissionDenied, errors.LockNotAvailable) as exc:
+                self._drop_retired()
+            except errors.DatabaseError as exc:
                 logger.warning(
                     "the collection is gone, its room not given back yet (%s); run: searchapp db maintain", exc
                 )
 
     def maintain(self) -> int:
-        """Drop what is retired; finish what was interrupted. Return how many partitions were dropped."""
+        """Drop what is retired, make the indexes that are missing. Return how many partitions were dropped."""
+        dropped = self._drop_retired()
+        for collection in self.collections():
+            if not collection.indexed:
+                with suppress(errors.CollectionMissing):  # dropped a moment ago
+                    spaces.build_index(self._transaction, self.space(collection.name))
+        return dropped
+
+    # The insides
+
+    def _drop_retired(self) -> int:
         if self._engine is None:
             raise errors.InvalidInput("maintain() needs connections of its own; connect with a URL or an engine")
         with database.translated(), self._engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             self._ready(connection)
             return spaces.drop_retired(connection)
-
-    # The insides
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -284,7 +300,9 @@ class Client:
                 yield self._connection
             else:
                 assert self._engine is not None
-                with self._engine.begin() as connection:
+                # whatever the engine's own level: in AUTOCOMMIT a document and its chunks would change one by one
+                options = {"isolation_level": "READ COMMITTED"}
+                with self._engine.connect().execution_options(**options) as connection, connection.begin():
                     yield connection
 
     def _ready(self, connection: Connection) -> str:
@@ -328,13 +346,11 @@ class Client:
             )
 
     def _open_space(self, collection: str, model: str | None, chunk_tokens: int | None) -> Space:
-        try:
-            return self._existing(collection) or self.create_collection(
-                collection, model=model, chunk_tokens=chunk_tokens
-            )
-        except errors.CollectionExists:  # another process made it a moment ago
-            self._check_mismatch(collection, model, chunk_tokens)
-            return self.space(collection)
+        if self._existing(collection) is None:
+            with suppress(errors.CollectionExists):  # another process made it a moment ago
+                return self.create_collection(collection, model=model, chunk_tokens=chunk_tokens)
+        self._check_mismatch(collection, model, chunk_tokens)  # again: it may be another than before the first row
+        return self.space(collection)
 
 
 def check_search(query: str, mode: str, limit: int, filter: Mapping[str, Any] | None = None) -> None:

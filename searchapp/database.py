@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ MINIMUM_POSTGRESQL = 16
 MINIMUM_PGVECTOR = (0, 8, 2)
 
 Parameters = dict[str, Any]
+# Opens a transaction, which is committed at the end, and rolled back after an error.
+Transaction = Callable[[], AbstractContextManager[Connection]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,17 @@ def adopt_engine(engine: Engine) -> Engine:
             f"the engine uses {engine.dialect.name}+{engine.dialect.driver}; expected postgresql+psycopg (psycopg 3)"
         )
     return engine
+
+
+def adopt_connection(connection: Connection) -> Connection:
+    """Check that a caller's connection is one that searchapp can use.
+
+    :raises errors.InvalidInput: its driver is not psycopg 3, or it is in autocommit: then nothing happens at once.
+    """
+    adopt_engine(connection.engine)
+    if getattr(connection.connection.driver_connection, "autocommit", False):
+        raise errors.InvalidInput("the connection is in autocommit; expected one with transactions")
+    return connection
 
 
 def inspect_server(connection: Connection) -> Server:

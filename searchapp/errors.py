@@ -6,6 +6,7 @@ SearchAppError
 │   ├── InvalidName              a collection's name that is not allowed
 │   └── SourceUnreadable         no such file, an unknown format, a folder without readable files
 ├── RowRejected                  one row of a source is faulty (``--strict``); carries its place and the reason
+├── PruneRefused                 a prune would delete over half of a collection; carries the summary of what was done
 ├── CollectionMissing            no such collection; names the near ones
 ├── CollectionExists             a collection of that name is there already
 ├── CollectionMismatch           other chunking, or another model, than the collection was made with
@@ -28,6 +29,8 @@ Messages are one line: what was expected, what came, what to do next.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class SearchAppError(Exception):
@@ -61,6 +64,17 @@ class RowRejected(SearchAppError):
         super().__init__(f"{place}: {reason}")
         self.place = place
         self.reason = reason
+
+
+class PruneRefused(SearchAppError):
+    """A prune would delete over half of a collection.
+
+    :param summary: what the ingest did before.
+    """
+
+    def __init__(self, message: str, summary: Any) -> None:
+        super().__init__(message)
+        self.summary = summary
 
 
 class CollectionMissing(SearchAppError):

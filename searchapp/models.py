@@ -10,8 +10,6 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     CheckConstraint,
@@ -130,4 +128,4 @@ class Chunk(Base):
     position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     start: Mapped[int] = mapped_column(Integer)
     length: Mapped[int] = mapped_column(Integer)
-    embedding: Mapped[npt.NDArray[np.float32]] = mapped_column(VECTOR())
+    embedding: Mapped[list[float]] = mapped_column(VECTOR())

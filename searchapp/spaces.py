@@ -7,6 +7,7 @@ made as plain tables and attached empty: ``CREATE TABLE ... PARTITION OF`` would
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,14 +15,23 @@ from typing import Any
 
 import sqlalchemy
 from psycopg import sql
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, CursorResult, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from searchapp import database, errors, faults, models
+from searchapp.database import Transaction
 from searchapp.encoders import Model
+
+logger = logging.getLogger("searchapp")
 
 # Over this, a vector does not fit a page of its own and pgvector's HNSW takes only halfvec.
 MAX_DIMENSIONS = 2000
+
+# How long DDL waits for a lock before it lets others pass, and how often it comes again.
+LOCK_TIMEOUT = "5s"
+LOCK_ATTEMPTS = 3
+# "maintain" in hexadecimal: the advisory lock of those who drop what is retired.
+MAINTENANCE_LOCK = 0x6D61696E7461696E
 
 # The names of our own views for analysts, the later ones too: a collection's view will bear the collection's name.
 RESERVED = frozenset(
@@ -54,7 +64,6 @@ class Space:
     id: int
     collection_id: int
     collection: str
-    model_id: int
     model: str
     revision: str
     dimensions: int
@@ -166,7 +175,6 @@ def find(connection: Connection, name: str, vector_schema: str) -> Space:
             models.Space.id,
             models.Collection.id.label("collection_id"),
             models.Collection.name.label("collection"),
-            models.Space.model_id,
             models.Model.name.label("model"),
             models.Model.revision,
             models.Model.dimensions,
@@ -192,55 +200,80 @@ def names(connection: Connection) -> list[str]:
 
 def describe(connection: Connection, space: Space) -> CollectionInfo:
     """Count and measure a collection."""
-    documents, chunks = documents_table(space.collection_id), chunks_table(space.id)
-    row = connection.exec_driver_sql(
-        _text(
-            sql.SQL(
-                "SELECT (SELECT count(*) FROM {documents}), (SELECT count(*) FROM {chunks}),"
-                " pg_total_relation_size({documents_name}::regclass) + pg_total_relation_size({chunks_name}::regclass),"
-                " (SELECT created_at FROM searchapp_data.collections WHERE id = {id})"
-            ).format(
-                documents=documents,
-                chunks=chunks,
-                documents_name=sql.Literal(_text(documents)),
-                chunks_name=sql.Literal(_text(chunks)),
-                id=sql.Literal(space.collection_id),
-            )
-        )
+    documents, chunks, size, created_at = connection.execute(
+        text(
+            "SELECT (SELECT count(*) FROM searchapp_data.documents WHERE collection_id = :collection_id),"
+            " (SELECT count(*) FROM searchapp_data.chunks WHERE space_id = :space_id),"
+            " pg_total_relation_size(CAST(:documents AS regclass)) + pg_total_relation_size(CAST(:chunks AS regclass)),"
+            " (SELECT created_at FROM searchapp_data.collections WHERE id = :collection_id)"
+        ),
+        {
+            "collection_id": space.collection_id,
+            "space_id": space.id,
+            "documents": _text(documents_table(space.collection_id)),
+            "chunks": _text(chunks_table(space.id)),
+        },
     ).one()
     return CollectionInfo(
         name=space.collection,
         model=space.model,
         dimensions=space.dimensions,
         chunking=str(space.chunking),
-        documents=row[0],
-        chunks=row[1],
+        documents=documents,
+        chunks=chunks,
         indexed=space.indexed,
-        bytes=row[2],
-        created_at=row[3],
+        bytes=size,
+        created_at=created_at,
     )
 
 
-def finish_load(connection: Connection, space: Space, written: int) -> None:
-    """What a load does at its end: the HNSW index where it is not there yet, and fresh statistics.
+def build_index(transaction: Transaction, space: Space) -> None:
+    """Build a space's HNSW index, unless it is there or the space is empty.
 
-    :param written: how many documents the load wrote; under one in a hundred the statistics are left to autovacuum.
+    A plain CREATE INDEX: searches go on, exactly; other writers of this one space wait. Killed in the middle it leaves
+    nothing. Where somebody's open transaction has written to the space it gives up after a while, with a warning.
     """
-    state = connection.scalar(select(models.Space.state).where(models.Space.id == space.id).with_for_update())
-    if state == "building":
-        faults.point("before-index")
-        _create_index(connection, space)
-        connection.execute(update(models.Space).where(models.Space.id == space.id).values(state="ready"))
-    if state == "building" or written * 100 >= _estimated_rows(connection, documents_table(space.collection_id)):
-        refresh_statistics(connection, space)
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            with transaction() as connection:
+                _execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                # of those who would build it, the first does; it cannot deadlock with writers, for it holds nothing yet
+                _execute(connection, "LOCK TABLE {chunks} IN SHARE ROW EXCLUSIVE MODE", chunks=chunks_table(space.id))
+                if _lacks_index(connection, space):
+                    faults.point("before-index")
+                    _create_index(connection, space)
+                    ready = update(models.Space).where(models.Space.id == space.id).values(state="ready")
+                    connection.execute(ready)
+                    _analyze(connection, space)
+            return
+        except errors.LockNotAvailable:
+            logger.debug("attempt %d to lock %s failed", attempt + 1, space.collection)
+    logger.warning(
+        "the index of %s is not made, for somebody is writing to it; searches are exact and slower until: "
+        "searchapp db maintain",
+        space.collection,
+    )
+
+
+def _lacks_index(connection: Connection, space: Space) -> bool:
+    statement = select(models.Space.id).where(models.Space.id == space.id, models.Space.state == "building")
+    filled = "SELECT EXISTS (SELECT FROM {chunks})"
+    building = connection.scalar(statement) is not None
+    return building and bool(_execute(connection, filled, chunks=chunks_table(space.id)).scalar())
 
 
 def _create_index(connection: Connection, space: Space) -> None:
-    """Build the HNSW index. A plain CREATE INDEX: searches go on, exactly; other writers of this one space wait.
-
-    Killed in the middle it leaves nothing.
-    """
     faults.delayed_point("during-index")
+    # In memory a node takes its vector and, at m = 16, some 700 bytes; a graph that does not fit is built far slower.
+    # The machine is not ours to measure: what its shared buffers take is a bound that its owner has set.
+    _execute(
+        connection,
+        "SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')),"
+        " least(pg_size_bytes(current_setting('shared_buffers')),"
+        " (SELECT count(*) FROM {chunks}) * (4 * {dimensions} + 700))) / 1024 || 'kB', true)",
+        chunks=chunks_table(space.id),
+        dimensions=sql.Literal(space.dimensions),
+    )
     _execute(
         connection,
         "CREATE INDEX {index} ON {chunks} USING hnsw"
@@ -257,14 +290,25 @@ def _estimated_rows(connection: Connection, table: sql.Identifier) -> float:
     return float(connection.exec_driver_sql(statement, {"name": _text(table)}).scalar() or 0)
 
 
-def refresh_statistics(connection: Connection, space: Space) -> None:
+def refresh_statistics(connection: Connection, space: Space, written: int) -> None:
+    """Refresh what the planner and the searches know, if a load wrote at least one document in a hundred.
+
+    The rest is left to autovacuum.
+    """
+    if written * 100 >= _estimated_rows(connection, documents_table(space.collection_id)):
+        _analyze(connection, space)
+
+
+def _analyze(connection: Connection, space: Space) -> None:
     """ANALYZE the partitions and note how many chunks a document has.
 
     Not the embeddings: no plan asks for them. But space_id, though it is one value: without its statistics the planner
     takes one row in 200 for all of them, and sorts instead of using the index.
     """
-    _execute(connection, "ANALYZE {documents}", documents=documents_table(space.collection_id))
-    _execute(connection, "ANALYZE {chunks} (space_id, document_id, position)", chunks=chunks_table(space.id))
+    _execute(connection, "ANALYZE (SKIP_LOCKED) {documents}", documents=documents_table(space.collection_id))
+    _execute(
+        connection, "ANALYZE (SKIP_LOCKED) {chunks} (space_id, document_id, position)", chunks=chunks_table(space.id)
+    )
     documents = _estimated_rows(connection, documents_table(space.collection_id))
     chunks = _estimated_rows(connection, chunks_table(space.id))
     ratio = max(1.0, chunks / documents) if documents > 0 else 1.0
@@ -291,17 +335,53 @@ def drop_retired(connection: Connection) -> int:
     """Detach and drop the partitions of retired collections and spaces; finishes what an earlier call was killed in.
 
     :param connection: in autocommit, for nothing that is CONCURRENTLY runs in a transaction.
-    :return: how many partitions were dropped.
+    :return: how many partitions were dropped; none where another process is at it.
+    :raises errors.LockNotAvailable: somebody's open transaction has read them; another call goes on.
     """
-    dropped = 0
-    for space_id in connection.scalars(select(models.Space.id).where(models.Space.state == "retired")).all():
-        dropped += _drop_partition(connection, "chunks", f"chunks_{space_id}")
+    if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MAINTENANCE_LOCK}):
+        return 0
+    try:
+        _execute(connection, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+        _finish_detaching(connection)
+        return _drop_spaces(connection) + _drop_collections(connection)
+    finally:
+        _execute(connection, "RESET lock_timeout")
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MAINTENANCE_LOCK})
+
+
+def _finish_detaching(connection: Connection) -> None:
+    """Finish interrupted detaches first: a table takes no other while one is pending."""
+    pending = text(
+        "SELECT p.relname AS parent, c.relname AS partition FROM pg_inherits i"
+        " JOIN pg_class p ON p.oid = i.inhparent JOIN pg_class c ON c.oid = i.inhrelid"
+        " WHERE i.inhdetachpending AND p.relnamespace = to_regnamespace(:schema)"
+    )
+    for parent, partition in connection.execute(pending, {"schema": models.SCHEMA}).all():
+        _execute(
+            connection,
+            "ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE",
+            parent=sql.Identifier(models.SCHEMA, parent),
+            partition=sql.Identifier(models.SCHEMA, partition),
+        )
+
+
+def _drop_spaces(connection: Connection) -> int:
+    retired = select(models.Space.id).where(models.Space.state == "retired").order_by(models.Space.id)
+    ids = connection.scalars(retired).all()
+    for space_id in ids:
+        _drop_partition(connection, "chunks", f"chunks_{space_id}")
         connection.execute(sqlalchemy.delete(models.Space).where(models.Space.id == space_id))
-    retired = select(models.Collection.id).where(models.Collection.state == "retired")
-    for collection_id in connection.scalars(retired).all():
-        dropped += _drop_partition(connection, "documents", f"documents_{collection_id}")
+    return len(ids)
+
+
+def _drop_collections(connection: Connection) -> int:
+    has_spaces = select(models.Space.id).where(models.Space.collection_id == models.Collection.id).exists()
+    retired = select(models.Collection.id).where(models.Collection.state == "retired", ~has_spaces)
+    ids = connection.scalars(retired.order_by(models.Collection.id)).all()
+    for collection_id in ids:
+        _drop_partition(connection, "documents", f"documents_{collection_id}")
         connection.execute(sqlalchemy.delete(models.Collection).where(models.Collection.id == collection_id))
-    return dropped
+    return len(ids)
 
 
 def documents_table(collection_id: int) -> sql.Identifier:
@@ -356,21 +436,17 @@ def _attach_chunks(connection: Connection, space_id: int, dimensions: int, vecto
     )
 
 
-def _drop_partition(connection: Connection, parent: str, partition: str) -> int:
-    attached = connection.exec_driver_sql(
-        "SELECT i.inhdetachpending FROM pg_inherits i WHERE i.inhrelid = to_regclass(%(name)s)",
-        {"name": f"{models.SCHEMA}.{partition}"},
-    ).scalar()
-    names = {"parent": sql.Identifier(models.SCHEMA, parent), "table": sql.Identifier(models.SCHEMA, partition)}
-    if attached is not None:
-        how = "FINALIZE" if attached else "CONCURRENTLY"
-        _execute(connection, f"ALTER TABLE {{parent}} DETACH PARTITION {{table}} {how}", **names)
-    _execute(connection, "DROP TABLE IF EXISTS {table}", table=names["table"])
-    return 1
+def _drop_partition(connection: Connection, parent: str, partition: str) -> None:
+    attached = text("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(:name))")
+    table = sql.Identifier(models.SCHEMA, partition)
+    if connection.scalar(attached, {"name": f"{models.SCHEMA}.{partition}"}):
+        of = sql.Identifier(models.SCHEMA, parent)
+        _execute(connection, "ALTER TABLE {of} DETACH PARTITION {table} CONCURRENTLY", of=of, table=table)
+    _execute(connection, "DROP TABLE IF EXISTS {table}", table=table)
 
 
-def _execute(connection: Connection, statement: str, **parts: sql.Composable) -> None:
-    connection.exec_driver_sql(_text(sql.SQL(statement).format(**parts)))
+def _execute(connection: Connection, statement: str, **parts: sql.Composable) -> CursorResult[Any]:
+    return connection.exec_driver_sql(_text(sql.SQL(statement).format(**parts)))
 
 
 def _text(composed: sql.Composable) -> str:

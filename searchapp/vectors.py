@@ -1,4 +1,4 @@
-"""How vectors travel: the one place where embeddings are turned into what PostgreSQL takes, and back."""
+"""How vectors travel: the one place where embeddings are turned into what PostgreSQL takes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ psycopg.adapters.register_dumper(Parameter, _ParameterDumper)
 
 
 class Vector(UserDefinedType[Array]):
-    """SQLAlchemy type ``<schema>.vector(<dimensions>)``: binds float32 arrays in binary, returns float32 arrays.
+    """SQLAlchemy type ``<schema>.vector(<dimensions>)``: binds float32 arrays in binary.
 
     pgvector's own type sends text (1.5 times slower) and knows no schema, which some hosts need (``extensions``).
     """
@@ -56,18 +56,6 @@ class Vector(UserDefinedType[Array]):
 
     def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002  # SQLAlchemy's signature
         return lambda value: None if value is None else Parameter(value)
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:  # noqa: ARG002  # SQLAlchemy's signature
-        return from_database
-
-
-def from_database(value: Any) -> Array | None:
-    """Turn a vector as the driver gives it (pgvector's object, or text) into float32, shape (dimensions,)."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return np.array(value.strip("[]").split(","), dtype=np.float32)
-    return np.asarray(value.to_numpy(), dtype=np.float32)
 
 
 def quote(identifier: str) -> str:

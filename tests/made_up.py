@@ -46,5 +46,5 @@ def fill(db: Client, name: str, chunks: list[Array], metadata: Callable[[int], d
                 for id_, vectors in zip(ids, chunks, strict=True):
                     for place, vector in enumerate(vectors):
                         copy.write_row((space.id, id_, place, place, 1, str(vector.tolist())))
-        spaces.finish_load(connection, space, len(chunks))
+    spaces.build_index(db._transaction, space)
     return db.space(name)

@@ -55,6 +55,21 @@ BEGIN
 END $$
 """
 
+DROP_LEFT_BEHIND = """
+DO $$
+DECLARE
+  partition regclass;
+BEGIN
+  FOR partition IN
+    SELECT c.oid::regclass FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = 'searchapp_data'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
+      AND c.relname ~ '^(documents|chunks)_[0-9]+$'
+  LOOP
+    EXECUTE format('DROP TABLE %s', partition);
+  END LOOP;
+END $$
+"""
+
 
 def upgrade() -> None:
     op.execute(PREPARE)
@@ -157,7 +172,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take away all tables. The extension stays: others may use it."""
+    """Take away all tables, the partitions that a killed drop left behind among them. The extension stays."""
+    op.execute(DROP_LEFT_BEHIND)
     op.drop_table("chunks", schema=S)
     op.drop_table("documents", schema=S)
     op.drop_constraint("collections_active_space_fkey", "collections", schema=S)

@@ -15,6 +15,7 @@ from typing import IO, Annotated
 import typer
 
 import searchapp
+from searchapp import errors
 from searchapp.cli import options, output
 from searchapp.ingest.documents import Fields, Rejected
 from searchapp.ingest.ingestion import Progress, Summary
@@ -58,21 +59,27 @@ def ingest(
     fields = Fields(key=key, title=title, text=_names(text) or (), metadata=_names(metadata))
     opened = open_source(source, fields)
     rejects = RejectFile(opened.name)
-    with ExitStack() as stack:
-        db = stack.enter_context(searchapp.connect())
-        stack.enter_context(rejects)
-        show = stack.enter_context(progress_bar(opened.total_bytes, lambda _: opened.position))
-        summary = db.ingest(
-            opened,
-            collection=collection,
-            model=model,
-            chunk_tokens=tokens,
-            prune=prune,
-            yes=yes,
-            on_rejected=None if strict else rejects.write,
-            on_progress=show,
-        )
+    try:
+        with ExitStack() as stack:
+            db = stack.enter_context(searchapp.connect())
+            stack.enter_context(rejects)
+            show = stack.enter_context(progress_bar(opened.total_bytes, lambda _: opened.position))
+            summary = db.ingest(
+                opened,
+                collection=collection,
+                model=model,
+                chunk_tokens=tokens,
+                prune=prune,
+                yes=yes,
+                on_rejected=None if strict else rejects.write,
+                on_progress=show,
+            )
+    except errors.PruneRefused as exc:
+        report(exc.summary, rejects.path, json)
+        raise
     report(summary, rejects.path, json)
+    if summary.not_pruned:
+        logger.warning("nothing was pruned: %s; mend these rows and ingest again", summary.not_pruned)
 
 
 class RejectFile:
@@ -148,8 +155,8 @@ def progress_bar(total: int | None, position: Callable[[Progress], int]) -> Iter
 def report(summary: Summary, reject_file: Path | None, as_json: bool) -> None:
     """Print what an ingest did."""
     if as_json:
-        values = dataclasses.asdict(summary)
-        output.print_json(values | ({"reject_file": str(reject_file)} if reject_file else {}))
+        values = dataclasses.asdict(summary) | {"reject_file": reject_file and str(reject_file)}
+        output.print_json({name: value for name, value in values.items() if value is not None})
         return
     written, chunks = output.counted(summary.documents, "document"), output.counted(summary.chunks, "chunk")
     parts = [f"{written} ({chunks})", f"{summary.unchanged:,} unchanged"]

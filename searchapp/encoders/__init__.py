@@ -15,8 +15,9 @@ from searchapp.vectors import Array
 class Model:
     """What a model is, as its row in the database says.
 
-    ``revision`` is the SHA-256 of the weights; ``max_tokens`` the longest input, the special tokens counted in.
-    The prefixes are what the model wants before a query and before a document (``query: `` and ``passage: `` for E5).
+    ``revision`` is a SHA-256 of the weights, for a folder also of its tokenizer and configuration; ``max_tokens`` the
+    longest input, the special tokens counted in. The prefixes are what the model wants before a query
+    and before a document (``query: `` and ``passage: `` for E5).
     """
 
     name: str

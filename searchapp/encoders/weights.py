@@ -108,12 +108,15 @@ def verify(folder: Path, files: dict[str, str]) -> None:
 
 
 def revision(folder: Path) -> str:
-    """The SHA-256 of a folder's weights: of the one file, or of the digests of several in the order of their names."""
-    paths = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not paths:
+    """The SHA-256 of all files of a model's folder that bear on its embeddings: weights, tokenizer, configuration."""
+    weights = sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("pytorch_model*.bin"))
+    if not weights:
         raise errors.ModelMissing(f"{folder} has no weights (*.safetensors); expected a sentence-transformers model")
-    digests = [digest(path) for path in paths]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    others = [path for pattern in ("*.json", "*.txt", "*.model") for path in sorted(folder.rglob(pattern))]
+    whole = hashlib.sha256()
+    for path in [*weights, *others]:
+        whole.update(f"{path.relative_to(folder)} {digest(path)}\n".encode())
+    return whole.hexdigest()
 
 
 def digest(path: Path) -> str:

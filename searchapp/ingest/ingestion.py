@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 import uuid
@@ -10,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import Select, func, select
 
-from searchapp import errors, spaces
+from searchapp import errors, models, spaces
+from searchapp.database import Transaction
 from searchapp.encoders import Encoder
 from searchapp.ingest import load
 from searchapp.ingest.documents import Document, Rejected
-from searchapp.ingest.load import Transaction
 from searchapp.spaces import Space
 
 DELETE_BATCH = 1000
@@ -29,7 +30,8 @@ class Summary:
     """What an ingest did.
 
     ``documents`` were written (new, changed, or with other metadata), with ``chunks`` passages encoded; ``unchanged``
-    were there already; ``rejected`` rows were faulty; ``pruned`` documents were deleted because the source lacks them.
+    were there already; ``rejected`` rows were faulty; ``pruned`` documents were deleted because the source lacks them,
+    or ``not_pruned`` says why none was though it was asked.
     """
 
     documents: int = 0
@@ -37,6 +39,7 @@ class Summary:
     unchanged: int = 0
     rejected: int = 0
     pruned: int = 0
+    not_pruned: str | None = None
     seconds: float = 0.0
 
 
@@ -65,24 +68,25 @@ class Ingestion:
     :param open_space: creates or finds the space; called when the first sound row has been read, so that an unreadable
         source leaves no empty collection.
     :param on_rejected: told of each faulty row; None: the first one ends the run by ``errors.RowRejected``.
-    :param overlap: read and encode a batch while the one before it is written, which takes two connections.
+    :param own_transactions: False where all happens in one transaction of the caller's: then nothing is done at the
+        same time, and index and statistics are left to the next ingest or ``db maintain``: others would wait for them.
     """
 
     def __init__(
         self,
         transaction: Transaction,
         open_space: Callable[[], Space],
-        encoder: Callable[[], Encoder],
+        encoder: Callable[[Space], Encoder],
         *,
         on_rejected: Callable[[Rejected], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-        overlap: bool = True,
+        own_transactions: bool = True,
     ) -> None:
         self._transaction = transaction
         self._open_space = open_space
         self._encoder = encoder
         self._on_rejected = on_rejected
-        self._overlap = overlap
+        self._own_transactions = own_transactions
         self._on_progress = on_progress or (lambda _: None)
         self._accepted: set[str] = set()
         self._kept: set[str] = set()  # keys of rejected rows: their documents are not pruned
@@ -100,31 +104,46 @@ class Ingestion:
         started = time.monotonic()
         rows = self._sound(source)
         first = list(itertools.islice(rows, 1))
+        if not first and not prune:
+            return self._summary(load.Loaded(), started)
         space = self._open_space()
+        before = self._count(space) if prune else 0
         try:
             total = self._load(space, itertools.chain(first, rows))
         except (errors.RowRejected, errors.SourceUnreadable):
             self._finish(space)  # what was committed before the fault is to be found by its index
             raise
         self._finish(space)
-        pruned = self._prune(space, yes) if prune else 0
-        seconds = round(time.monotonic() - started, 3)
-        return Summary(total.documents, total.chunks, total.unchanged, self._rejected, pruned, seconds)
+        summary = self._summary(total, started)
+        return self._prune(space, summary, before, yes) if prune else summary
 
     def _load(self, space: Space, rows: Iterable[Document]) -> load.Loaded:
         total = load.Loaded()
-        batches = (load.prepare(self._transaction, space, batch, self._encoder) for batch in load.batches(rows))
-        for prepared in _ahead(batches) if self._overlap else batches:
-            total += load.write(self._transaction, space, prepared, self._encoder)
+
+        def encoder() -> Encoder:
+            return self._encoder(space)
+
+        batches = (load.prepare(self._transaction, space, batch, encoder) for batch in load.batches(rows))
+        for prepared in _ahead(batches) if self._own_transactions else batches:
+            total += load.write(self._transaction, space, prepared, encoder)
             self._written = total.documents
             self._on_progress(Progress(total.documents + total.unchanged))
         return total
 
     def _finish(self, space: Space) -> None:
-        if self._written or not space.indexed:
+        """What a load does at its end: the index where it is not there yet, and fresh statistics."""
+        if not self._own_transactions:
+            return
+        if not space.indexed:
             self._on_progress(Progress(len(self._accepted), indexing=True))
+            spaces.build_index(self._transaction, space)
+        if self._written:
             with self._transaction() as connection:
-                spaces.finish_load(connection, space, self._written)
+                spaces.refresh_statistics(connection, space, self._written)
+
+    def _summary(self, total: load.Loaded, started: float) -> Summary:
+        seconds = round(time.monotonic() - started, 3)
+        return Summary(total.documents, total.chunks, total.unchanged, self._rejected, seconds=seconds)
 
     def _sound(self, source: Rows) -> Iterator[Document]:
         """The sound rows; the faulty ones, and those whose key was given before, are rejected."""
@@ -147,30 +166,36 @@ class Ingestion:
             self._kept.add(row.key)
         self._on_rejected(row)
 
-    def _prune(self, space: Space, yes: bool) -> int:
-        if self._unreadable_keys:
-            raise errors.InvalidInput(
-                f"nothing was pruned: {self._unreadable_keys} rejected rows have no readable key, so their documents "
-                "cannot be told from those that the source lacks; mend these rows and ingest again"
-            )
-        kept = [load.document_id(space.collection_id, key) for key in self._accepted | self._kept]
-        lacking, present = self._lacking(space, kept)
-        if len(lacking) * 2 > present and not yes:
-            raise errors.InvalidInput(
-                f"nothing was pruned: the source lacks {len(lacking)} of the collection's {present} documents, "
-                "more than half; if that is meant, say so (--yes)"
-            )
-        return delete_in_batches(self._transaction, space, lacking)
+    def _prune(self, space: Space, summary: Summary, before: int, yes: bool) -> Summary:
+        """Delete what the source lacks.
 
-    def _lacking(self, space: Space, kept: list[uuid.UUID]) -> tuple[list[uuid.UUID], int]:
-        """The collection's documents that are not kept, and how many it has."""
+        :param before: how many documents the collection had before this run.
+        """
+        if self._unreadable_keys:
+            reason = f"{self._unreadable_keys} rejected rows have no readable key, and may be of any document"
+            return dataclasses.replace(summary, not_pruned=reason)
+        kept = {load.document_id(space.collection_id, key) for key in self._accepted | self._kept}
         with self._transaction() as connection:
-            found = connection.scalars(
-                text("SELECT id FROM searchapp_data.documents WHERE collection_id = :id ORDER BY id"),
-                {"id": space.collection_id},
-            ).all()
-        among = set(kept)
-        return [each for each in found if each not in among], len(found)
+            lacking = [each for each in connection.scalars(_ids(space)) if each not in kept]
+        if len(lacking) * 2 > before and not yes:
+            raise errors.PruneRefused(
+                f"nothing was pruned: the source lacks {len(lacking)} of the {before} documents there were before, "
+                "more than half; if that is meant, say so (--yes)",
+                dataclasses.replace(summary, not_pruned="more than half of the collection"),
+            )
+        return dataclasses.replace(summary, pruned=delete_in_batches(self._transaction, space, lacking))
+
+    def _count(self, space: Space) -> int:
+        with self._transaction() as connection:
+            return connection.scalar(select(func.count()).select_from(_ids(space).subquery())) or 0
+
+
+def _ids(space: Space) -> Select[uuid.UUID]:
+    return (
+        select(models.Document.id)
+        .where(models.Document.collection_id == space.collection_id)
+        .order_by(models.Document.id)
+    )
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
@@ -183,10 +208,15 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def delete_in_batches(transaction: Transaction, space: Space, ids: Sequence[uuid.UUID]) -> int:
-    """Delete documents, a thousand a transaction; return how many there were."""
+def delete_in_batches(
+    transaction: Transaction, space: Space, ids: Sequence[uuid.UUID], matching: Select[Any] | None = None
+) -> int:
+    """Delete documents, a thousand a transaction; return how many there were.
+
+    :param matching: a statement with a column ``id``: only what it still gives, once locked, is deleted.
+    """
     deleted = 0
     for start in range(0, len(ids), DELETE_BATCH):
         with transaction() as connection:
-            deleted += load.delete(connection, space, ids[start : start + DELETE_BATCH])
+            deleted += load.delete(connection, space, ids[start : start + DELETE_BATCH], matching)
     return deleted

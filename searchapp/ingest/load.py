@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from psycopg.types.json import Jsonb
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Select, select, text
 
 from searchapp import faults, models
+from searchapp.database import Transaction
 from searchapp.encoders import Encoder
 from searchapp.ingest.chunking import Chunker, Passage
 from searchapp.ingest.documents import Document
@@ -28,8 +29,6 @@ BATCH_DOCUMENTS = 1000
 BATCH_LENGTH = 4_000_000
 # So many passages are encoded and staged at a time, which bounds memory where one document is very long.
 BATCH_PASSAGES = 4096
-
-Transaction = Callable[[], AbstractContextManager[Connection]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     length = 0
     for document in documents:
         batch.append(document)
-        length += len(document.text)
+        length += len(document.text) + len(document.title or "") + len(json.dumps(document.metadata))
         if len(batch) >= BATCH_DOCUMENTS or length >= BATCH_LENGTH:
             yield batch
             batch, length = [], 0
@@ -108,7 +107,7 @@ def prepare(
 
 
 def write(transaction: Transaction, space: Space, prepared: Prepared, encoder: Callable[[], Encoder]) -> Loaded:
-    """Write a prepared batch: what changed, then what was relabelled, in two transactions that each lock in one order."""
+    """Write a prepared batch: what changed, then what was relabelled, in transactions with one order of locks each."""
     if prepared.changed:
         with transaction() as connection:
             _write(connection, space, prepared)
@@ -272,11 +271,7 @@ def _merge_documents(connection: Connection, space: Space) -> None:
 
 
 def _replace_chunks(connection: Connection, space: Space, ids: list[uuid.UUID]) -> None:
-    # The ids as an array, not the staged table: without statistics of it a join reads the whole partition.
-    connection.execute(
-        text("DELETE FROM searchapp_data.chunks WHERE space_id = :space_id AND document_id = ANY(:ids)"),
-        {"space_id": space.id, "ids": ids},
-    )
+    _delete_chunks(connection, space, ids)
     connection.execute(
         text(
             "INSERT INTO searchapp_data.chunks (space_id, document_id, position, start, length, embedding)"
@@ -286,22 +281,28 @@ def _replace_chunks(connection: Connection, space: Space, ids: list[uuid.UUID]) 
     )
 
 
-def delete(connection: Connection, space: Space, ids: Sequence[uuid.UUID]) -> int:
+def delete(connection: Connection, space: Space, ids: Sequence[uuid.UUID], matching: Select[Any] | None = None) -> int:
     """Delete documents and all their chunks.
 
+    :param matching: a statement with a column ``id``: only what it still gives, once locked, is deleted.
     :return: how many documents there were.
     """
     found = lock_documents(connection, space.collection_id, ids)
-    spaces = select(models.Space.id).where(models.Space.collection_id == space.collection_id)
-    for statement, values in (
-        (
-            "DELETE FROM searchapp_data.chunks WHERE space_id = ANY(:spaces) AND document_id = ANY(:ids)",
-            {"spaces": list(connection.scalars(spaces)), "ids": found},
-        ),
-        (
-            "DELETE FROM searchapp_data.documents WHERE collection_id = :collection_id AND id = ANY(:ids)",
-            {"collection_id": space.collection_id, "ids": found},
-        ),
-    ):
-        connection.execute(text(statement), values)
+    if matching is not None:
+        found = list(connection.scalars(matching.where(matching.selected_columns.id.in_(found))))
+    _delete_chunks(connection, space, found)
+    connection.execute(
+        text("DELETE FROM searchapp_data.documents WHERE collection_id = :collection_id AND id = ANY(:ids)"),
+        {"collection_id": space.collection_id, "ids": found},
+    )
     return len(found)
+
+
+def _delete_chunks(connection: Connection, space: Space, ids: Sequence[uuid.UUID]) -> None:
+    """Delete the chunks of documents, in all spaces of the collection: none may be of an older text."""
+    spaces = list(connection.scalars(select(models.Space.id).where(models.Space.collection_id == space.collection_id)))
+    # The ids as an array, not a staged table: without statistics of that a join reads the whole partition.
+    connection.execute(
+        text("DELETE FROM searchapp_data.chunks WHERE space_id = ANY(:spaces) AND document_id = ANY(:ids)"),
+        {"spaces": spaces, "ids": list(ids)},
+    )

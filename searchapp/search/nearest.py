@@ -151,10 +151,10 @@ class _Scan:
             cast(bindparam(None, self._vector, kind, unique=True), kind)
         )
 
-    def approximately(self, setting: CTE, fetch: int) -> CTE:
-        """A rung: up to ``fetch`` chunks by the HNSW index, under the settings that ``setting`` makes."""
+    def approximately(self, setting: CTE, wanted: int, fetch: int) -> CTE:
+        """A rung: up to ``fetch`` chunks, of which ``wanted`` are needed, by the HNSW index under ``setting``."""
         distance = self.distance()
-        planned = fetch // 2 * PLANNER_FACTOR if self.filtered else fetch
+        planned = max(wanted * PLANNER_FACTOR, fetch) if self.filtered else fetch
         # beside a LATERAL the inner LIMIT is what the planner sees; the outer one ends the lazy scan early
         scan = (
             self.chunks(distance.label("distance"))
@@ -184,13 +184,13 @@ class _Scan:
 
 def _ladder(scan: _Scan, limit: int) -> Subquery:
     """The rungs: each runs only where those before it gave too few documents."""
-    chunks = math.ceil((2 if scan.filtered else 1) * limit * scan.space.chunks_per_document)
-    fetch = max(LEAST_FETCHED, chunks + FETCHED_BEYOND)
-    first = scan.approximately(_setting(scan, min(fetch, MAX_EF_SEARCH)), fetch)
+    wanted = math.ceil(limit * scan.space.chunks_per_document)
+    fetch = max(LEAST_FETCHED, (2 if scan.filtered else 1) * wanted + FETCHED_BEYOND)
+    first = scan.approximately(_setting(scan, min(fetch, MAX_EF_SEARCH)), wanted, fetch)
     rungs = [first]
     if scan.space.chunks_per_document > 1 and fetch < MAX_EF_SEARCH:
         short = ~_enough(first, limit)
-        rungs.append(scan.approximately(_setting(scan, MAX_EF_SEARCH, when=short), MAX_EF_SEARCH))
+        rungs.append(scan.approximately(_setting(scan, MAX_EF_SEARCH, when=short), MAX_EF_SEARCH // 2, MAX_EF_SEARCH))
     parts: list[Select[Any]] = []
     taken: list[ColumnElement[bool]] = []
     for rung in rungs:

@@ -154,7 +154,14 @@ def test_shell_without_psql_says_so(run: Run, tmp_path: Path) -> None:
 
 
 def test_without_an_address_the_embedded_server_is_used(run: Run, home: Path) -> None:
-    nobody = {"DATABASE_URL": "", "PGHOST": "nowhere.invalid", "PGPORT": "1", "PGUSER": "mallory", "PGDATABASE": "none"}
+    nobody = {
+        "DATABASE_URL": "",
+        "SEARCHAPP_HOME": str(home),
+        "PGHOST": "nowhere.invalid",
+        "PGPORT": "1",
+        "PGUSER": "mallory",
+        "PGDATABASE": "none",
+    }
     done = run("db", "url", **nobody)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(database.parse_url(done.stdout)) == {"host", "port", "user", "dbname"}  # what an old psql knows
@@ -168,8 +175,8 @@ def test_without_an_address_the_embedded_server_is_used(run: Run, home: Path) ->
     assert (done.returncode, done.stdout) == (0, "the embedded server does not run\n")
 
 
-def test_stop_without_any_server_says_so(run: Run) -> None:
-    assert run("db", "stop").stdout == "the embedded server does not run\n"
+def test_stop_without_any_server_says_so(run: Run, home: Path) -> None:
+    assert run("db", "stop", SEARCHAPP_HOME=str(home)).stdout == "the embedded server does not run\n"
 
 
 def test_pg_variables_fill_what_the_address_leaves_out(run: Run, url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
 
@@ -237,7 +238,7 @@ def test_nearest_keeps_what_the_filter_does(connection: Connection, space: Space
     ]
     connection.execute(insert(Chunk).values(position=0, start=0, length=1), chunks)
     if indexed:
-        spaces.finish_load(connection, space, len(documents))
+        spaces.build_index(lambda: nullcontext(connection), space)
         space = spaces.find(connection, space.collection, space.vector_schema)
     assert space.indexed is indexed
     for filter in NEAREST_FILTERS:

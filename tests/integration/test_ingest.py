@@ -144,10 +144,19 @@ def test_prune_deletes_what_the_source_lacks(db: Client) -> None:
 
 def test_prune_of_more_than_half_needs_a_yes(db: Client) -> None:
     db.ingest([A, B, {"key": "c", "text": "c"}], collection="things")
-    with pytest.raises(errors.InvalidInput, match="2 of the collection's 3 documents"):
+    with pytest.raises(errors.PruneRefused, match="lacks 2 of the 3 documents") as raised:
         db.ingest([A], collection="things", prune=True)
+    assert raised.value.summary.unchanged == 1
     assert db.count(collection="things") == 3
     assert db.ingest([A], collection="things", prune=True, yes=True).pruned == 2
+
+
+def test_prune_counts_what_was_there_before_not_what_came_with_it(db: Client) -> None:
+    db.ingest([A, B, {"key": "c", "text": "c"}], collection="things")
+    others = [{"key": str(number), "text": "another file"} for number in range(9)]
+    with pytest.raises(errors.PruneRefused, match="lacks 3 of the 3 documents"):
+        db.ingest(others, collection="things", prune=True)
+    assert db.get("a", collection="things") is not None
 
 
 def test_prune_keeps_documents_whose_row_was_rejected(db: Client) -> None:
@@ -157,10 +166,11 @@ def test_prune_keeps_documents_whose_row_was_rejected(db: Client) -> None:
     assert db.count(collection="things") == 2
 
 
-def test_prune_refuses_where_a_rejected_row_has_no_readable_key(db: Client) -> None:
+def test_nothing_is_pruned_where_a_rejected_row_has_no_readable_key(db: Client) -> None:
     db.ingest([A, B, {"key": "c", "text": "c"}], collection="things")
-    with pytest.raises(errors.InvalidInput, match="no readable key"):
-        db.ingest([A, B, {"text": "?"}], collection="things", prune=True, on_rejected=lambda _: None)
+    summary = db.ingest([A, B, {"text": "?"}], collection="things", prune=True, on_rejected=lambda _: None)
+    assert (summary.pruned, summary.unchanged, summary.rejected) == (0, 2, 1)
+    assert "no readable key" in (summary.not_pruned or "")
     assert db.count(collection="things") == 3
 
 

@@ -33,7 +33,7 @@ def connection(engine: Engine, space: Space) -> Iterator[Connection]:
             ),
             {"collection_id": space.collection_id},
         )
-        spaces.refresh_statistics(connection, space)
+        spaces.refresh_statistics(connection, space, written=5000)
         yield connection
 
 

