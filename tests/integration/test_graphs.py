@@ -32,9 +32,8 @@ def original() -> SentenceTransformerEncoder:
 def cache(registry: Registry, tmp_path: Path) -> Cache:
     """A cache of its own with the run's graph in it."""
     registry.encoder(weights.DEFAULT)
-    for path in (HOME / "models").iterdir():
-        if path.is_file():
-            os.link(path, tmp_path / path.name)
+    for path in (HOME / "models").glob(f"{weights.DEFAULT}-*"):
+        os.link(path, tmp_path / path.name)
     return Cache(tmp_path)
 
 
