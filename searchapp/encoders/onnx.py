@@ -14,7 +14,7 @@ from searchapp.encoders import Model
 from searchapp.encoders.batching import batches
 from searchapp.vectors import Array
 
-# What is best on two cores with AVX2; twice as many were a tenth slower, eight times as many a third.
+# In a trial on two busy cores with AVX2 larger batches were slower: what a batch needs must fit the caches.
 BATCH_TOKENS = 512
 # So many texts are tokenised at a time: a tokenizer's own objects take some 200 bytes a token.
 TOKENIZED = 4096

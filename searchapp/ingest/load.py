@@ -111,8 +111,10 @@ def write(transaction: Transaction, space: Space, prepared: Prepared, encoder: C
     if prepared.changed:
         with transaction() as connection:
             _write(connection, space, prepared)
-    with transaction() as connection:
-        updated = _update_metadata(connection, space, prepared.relabelled)
+    updated: set[uuid.UUID] = set()
+    if prepared.relabelled:
+        with transaction() as connection:
+            updated = _update_metadata(connection, space, prepared.relabelled)
     written = Loaded(len(updated) + len(prepared.changed), prepared.passages, prepared.unchanged)
     missed = [row.document for row in prepared.relabelled if row.id not in updated]
     if not missed:
@@ -148,8 +150,6 @@ def _compare(connection: Connection, space: Space, rows: list[_Row]) -> tuple[li
 
 def _update_metadata(connection: Connection, space: Space, rows: list[_Row]) -> set[uuid.UUID]:
     """Write new metadata where the content is still the one compared; return the ids that were written."""
-    if not rows:
-        return set()
     lock_documents(connection, space.collection_id, [row.id for row in rows])
     updated = connection.execute(
         text(
