@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+import numpy.typing as npt
 from sqlalchemy import Connection, Engine, func, select
 
 from searchapp import database, embedded, errors, models, schema, settings, spaces
@@ -20,11 +22,14 @@ from searchapp.ingest.documents import Document, Rejected
 from searchapp.ingest.ingestion import Ingestion, Progress, Summary
 from searchapp.ingest.objects import Objects
 from searchapp.ingest.readers import Source
+from searchapp.search import asking
 from searchapp.search import documents as document_builder
 from searchapp.search import nearest as nearest_builder
 from searchapp.search.filters import compile_filter
 from searchapp.search.hits import Hit, Hits, Took
+from searchapp.search.matrix import Row
 from searchapp.spaces import CollectionInfo, Space
+from searchapp.vectors import Array
 
 logger = logging.getLogger("searchapp")
 
@@ -94,6 +99,7 @@ class Client:
         self._dispose = dispose
         self._vector_schema: str | None = None
         self._registry = registry
+        self._spaces: dict[str, Space] = {}  # as each was seen last; a search asks whether it still is so
 
     def __enter__(self) -> Self:
         return self
@@ -206,29 +212,91 @@ class Client:
         :raises errors.CollectionMissing: no such collection; the message has the near names.
         """
         check_search(query, mode, limit, filter)
-        space = self.space(collection)
-        while True:
-            self._encoder(space)  # the first time it is loaded, which is no part of the encoding
-            started = time.perf_counter()
-            vector = self._registry.encode_query(space.model, query)
-            encoded = time.perf_counter()
-            statement = nearest_builder.nearest(space, vector, limit=limit, filter=filter, exact=exact)
-            with self._transaction() as connection:
-                rows = connection.execute(statement).all()
-            took = Took(round((encoded - started) * 1000, 3), round((time.perf_counter() - encoded) * 1000, 3))
-            if len(rows) == limit or (current := self.space(collection)).id == space.id:
-                break
-            space = current  # dropped and made anew meanwhile
-        hits = tuple(Hit(row.key, row.title, row.passage, 1 - row.distance, row.distance, row.metadata) for row in rows)
-        # Every writer changes a document and its chunks in one transaction, so no document lacks its chunks.
-        return Hits(hits, mode, all(row.exact for row in rows), complete=True, took_ms=took)
+
+        def encode(space: Space) -> Array:
+            return self._registry.encode_query(space.model, query)
+
+        ask = partial(asking.ask_one, self._source, limit=limit, filter=filter, exact=exact)
+        return self._ask(collection, encode, ask, by_model=True)[0]
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        collection: str,
+        mode: str = "vector",
+        limit: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        exact: bool = False,
+    ) -> list[Hits]:
+        """Answer many queries at once, each as :meth:`search` would: they are encoded together, and asked in one
+        round trip.
+
+        :return: hits for each query, in their order; ``took_ms`` is each one's share.
+        """
+        if isinstance(queries, str):
+            raise errors.InvalidInput("search_many takes a list of queries; for a single one there is search")
+        queries = list(queries)
+        for query in queries:
+            check_search(query, mode, limit)
+        if filter:
+            compile_filter(filter, models.Document.metadata_)
+
+        def encode(space: Space) -> Array:
+            return self._encoder(space).encode_queries(queries)
+
+        ask = partial(asking.ask_many, self._source, limit=limit, filter=filter, exact=exact)
+        return self._ask(collection, encode, ask, by_model=True)
+
+    def search_by_vector(
+        self,
+        vector: npt.ArrayLike,
+        *,
+        collection: str,
+        limit: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """Find the documents whose embeddings are nearest to a vector; as :meth:`search`, without a model.
+
+        :param vector: shape (dimensions,), of the collection's model, of any length but zero.
+        :raises errors.ModelMismatch: its dimension is not the collection's.
+        :raises errors.InvalidInput: it is zero, or has NaN or infinity.
+        """
+        nearest_builder.check_limit(limit)
+
+        check = partial(nearest_builder.check_vector, vector)
+        ask = partial(asking.ask_one, self._source, limit=limit, filter=filter, exact=exact)
+        return self._ask(collection, check, ask, by_model=False)[0]
+
+    def search_many_by_vector(
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        collection: str,
+        limit: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        exact: bool = False,
+    ) -> list[Hits]:
+        """Find what is nearest to each of many vectors, as :meth:`search_by_vector` would, in one round trip.
+
+        :param vectors: shape (n_vectors, dimensions).
+        :return: hits for each vector, in their order; ``took_ms`` is each one's share.
+        """
+        nearest_builder.check_limit(limit)
+
+        check = partial(nearest_builder.check_vectors, vectors)
+        ask = partial(asking.ask_many, self._source, limit=limit, filter=filter, exact=exact)
+        return self._ask(collection, check, ask, by_model=False)
 
     # Looking after
 
     def space(self, collection: str) -> Space:
         """The active space of a collection, which builders such as ``searchapp.nearest`` take."""
         with self._transaction() as connection:
-            return self._find(connection, collection)
+            space = self._find(connection, collection)
+        self._spaces[collection] = space
+        return space
 
     def collections(self) -> list[CollectionInfo]:
         """All collections, by name."""
@@ -284,6 +352,37 @@ class Client:
         return dropped
 
     # The insides
+
+    def _ask(
+        self,
+        collection: str,
+        encode: Callable[[Space], Array],
+        ask: Callable[[Space, Array], list[list[Row]]],
+        *,
+        by_model: bool,
+    ) -> list[Hits]:
+        """Ask with the space as it was seen last; where it has changed, or nothing was found, look at it again."""
+        space = self._spaces.get(collection) or self.space(collection)
+        while True:
+            if by_model:
+                self._encoder(space)  # the first time it is loaded, which is no part of the encoding
+            started = time.perf_counter()
+            vectors = encode(space)
+            encoded = time.perf_counter()
+            with suppress(asking.Outdated):
+                answers = ask(space, vectors)
+                if any(answers) or self.space(collection) == space:
+                    break
+            space = self.space(collection)
+        share = 1000 / max(len(answers), 1)
+        took = Took(round((encoded - started) * share, 3), round((time.perf_counter() - encoded) * share, 3))
+        return [_hits(rows, took) for rows in answers]
+
+    @property
+    def _source(self) -> Engine | Connection:
+        source = self._connection if self._engine is None else self._engine
+        assert source is not None
+        return source
 
     def _drop_retired(self) -> int:
         if self._engine is None:
@@ -351,6 +450,15 @@ class Client:
                 return self.create_collection(collection, model=model, chunk_tokens=chunk_tokens)
         self._check_mismatch(collection, model, chunk_tokens)  # again: it may be another than before the first row
         return self.space(collection)
+
+
+def _hits(rows: list[Row], took: Took) -> Hits:
+    hits = tuple(
+        Hit(key, title, passage, 1 - distance, distance, metadata)
+        for key, title, passage, metadata, distance, *_ in rows
+    )
+    # Every writer changes a document and its chunks in one transaction, so no document lacks its chunks.
+    return Hits(hits, MODES[0], all(row[5] for row in rows), complete=True, took_ms=took)
 
 
 def check_search(query: str, mode: str, limit: int, filter: Mapping[str, Any] | None = None) -> None:

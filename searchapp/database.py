@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,8 @@ import psycopg
 import psycopg.conninfo
 import sqlalchemy
 from psycopg import pq
-from sqlalchemy import Connection, Engine
+from psycopg.rows import tuple_row
+from sqlalchemy import Connection, Engine, event
 
 from searchapp import errors
 
@@ -24,6 +27,11 @@ MINIMUM_POSTGRESQL = 16
 MINIMUM_PGVECTOR = (0, 8, 2)
 
 Parameters = dict[str, Any]
+# So many connections are kept for those who ask at the same time; more wait. PostgreSQL itself takes 100 by default.
+POOL_SIZE = 16
+# A connection that rested longer than this in the pool may have been forgotten by what stands between.
+TRUSTED_SECONDS = 30.0
+
 # Opens a transaction, which is committed at the end, and rolled back after an error.
 Transaction = Callable[[], AbstractContextManager[Connection]]
 
@@ -88,9 +96,61 @@ def create_engine(parameters: Mapping[str, str | int]) -> Engine:
         settled.setdefault("connect_timeout", 10)  # psycopg's own is 130 seconds; PGCONNECT_TIMEOUT goes before ours
 
     def connect() -> psycopg.Connection[Any]:
-        return psycopg.connect(**settled)  # type: ignore[arg-type]  # libpq's parameters, whatever they are
+        connection = psycopg.connect(**settled)  # type: ignore[arg-type]  # libpq's parameters, whatever they are
+        _set_up(connection)
+        return connection
 
-    return sqlalchemy.create_engine("postgresql+psycopg://", creator=connect, pool_pre_ping=True)
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=connect, pool_size=POOL_SIZE, max_overflow=0, pool_use_lifo=True
+    )
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", _try_after_rest)
+    return engine
+
+
+def _set_up(connection: psycopg.Connection[Any]) -> None:
+    """Turn JIT off, which costs a search more than it gains; and prepare nothing where a pooler stands between.
+
+    A pooler in transaction mode gives each transaction another session, where what was prepared or set is not, or is
+    another client's. It shows by the process id that it invents for its clients.
+    """
+    connection.autocommit = True
+    given = connection.info.backend_pid
+    row = connection.execute(
+        "SELECT CASE WHEN pg_backend_pid() = %s THEN set_config('jit', 'off', false) END", [given], prepare=False
+    ).fetchone()
+    if row is None or row[0] is None:
+        connection.prepare_threshold = None
+    connection.autocommit = False
+
+
+def _note_use(_: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _try_after_rest(connection: psycopg.Connection[Any], record: Any, _: Any) -> None:
+    """Let the pool drop its connections where the server has ended them meanwhile.
+
+    It says so when it does, so mostly a look at the socket is enough; SQLAlchemy's ``pool_pre_ping`` costs a round trip.
+    """
+    used = record.info.get("used")
+    if used is None:
+        return
+    if time.monotonic() - used < TRUSTED_SECONDS and not _has_word(connection.fileno()):
+        return
+    try:
+        connection.autocommit = True
+        connection.execute("")
+        connection.autocommit = False
+    except psycopg.Error as exc:
+        raise sqlalchemy.exc.InvalidatePoolError from exc
+
+
+def _has_word(socket: int) -> bool:
+    """Whether there is something to be read, or the other side has closed."""
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def adopt_engine(engine: Engine) -> Engine:
@@ -251,6 +311,73 @@ def translated() -> Iterator[None]:
         raise errors.DatabaseUnavailable(
             "all connections of the pool are in use; raise its size, or try again"
         ) from exc
+
+
+def fetch(source: Engine | Connection, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run one statement that only reads, and return its rows.
+
+    With an engine it is one round trip, outside of any transaction; where the server has ended the connection meanwhile
+    it is run once more, on a new one. With a connection it is part of the caller's transaction.
+
+    :param text: SQL with ``$1``, ``$2``, ...
+    :param parameters: what psycopg can send.
+    """
+    with translated():
+        if isinstance(source, Connection):
+            return _execute(driver_of(source), text, parameters)
+        try:
+            with autocommitting(source) as driver:
+                return _execute(driver, text, parameters)
+        except psycopg.OperationalError:
+            if not driver.closed:
+                raise
+        source.dispose()  # the others have been ended with it, as like as not
+        with autocommitting(source) as driver:
+            return _execute(driver, text, parameters)
+
+
+def _execute(driver: psycopg.Connection[Any], text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
+    return cursor.execute(text.encode(), parameters).fetchall()
+
+
+@contextmanager
+def autocommitting(engine: Engine) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of the pool, on which every statement is its own transaction."""
+    pooled = engine.raw_connection()
+    driver = pooled.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    before = driver.autocommit
+    try:
+        driver.autocommit = True
+        yield driver
+    finally:
+        if driver.info.transaction_status == pq.TransactionStatus.IDLE:
+            driver.autocommit = before
+        else:  # ended by the server, or interrupted in the middle
+            pooled.invalidate()
+        pooled.close()
+
+
+@contextmanager
+def snapshot(source: Engine | Connection) -> Iterator[Connection]:
+    """A transaction whose statements all see one state of the database; a caller's connection has its own ways."""
+    with translated():
+        if isinstance(source, Connection):
+            yield source
+            return
+        options = {"isolation_level": "REPEATABLE READ"}
+        with source.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+
+
+def driver_of(connection: Connection) -> psycopg.Connection[Any]:
+    """The driver's connection under a caller's, in its transaction."""
+    if not connection.in_transaction():
+        connection.begin()
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
 
 
 def near(name: str, names: list[str]) -> str:

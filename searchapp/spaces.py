@@ -15,12 +15,14 @@ from typing import Any
 
 import sqlalchemy
 from psycopg import sql
-from sqlalchemy import Connection, CursorResult, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Connection, CursorResult, Integer, and_, bindparam, func, select, text, update
+from sqlalchemy.dialects.postgresql import OID, insert
+from sqlalchemy.types import TypeEngine
 
 from searchapp import database, errors, faults, models
 from searchapp.database import Transaction
 from searchapp.encoders import Model
+from searchapp.vectors import quote
 
 logger = logging.getLogger("searchapp")
 
@@ -57,7 +59,8 @@ class Chunking:
 class Space:
     """One collection as seen by one model: what a query builder needs to know.
 
-    ``indexed`` is False until the HNSW index is made. ``vector_schema`` is where pgvector's type and operators stand.
+    ``indexed`` is False until the HNSW index is made. ``vector_schema`` is where pgvector's type and operators stand,
+    ``vector_oid`` that type's number in this database.
     ``chunks_per_document`` is a statistic, refreshed with every ingest.
     """
 
@@ -72,6 +75,7 @@ class Space:
     ef_search: int
     chunks_per_document: float
     vector_schema: str
+    vector_oid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +186,36 @@ def find(connection: Connection, name: str, vector_schema: str) -> Space:
             (models.Space.state == "ready").label("indexed"),
             models.Space.ef_search,
             models.Space.chunks_per_document,
+            sqlalchemy.cast(func.to_regtype(f"{quote(vector_schema)}.vector"), OID).label("vector_oid"),
         )
     ).one_or_none()
     if row is None:
         raise errors.CollectionMissing(f"no collection {name!r}; {database.near(name, names(connection))}")
     values: dict[str, Any] = {**row._mapping, "chunking": Chunking(**row.chunking), "vector_schema": vector_schema}
     return Space(**values)
+
+
+def is_current(space: Space) -> ColumnElement[bool]:
+    """Whether a space is still the active one of its collection and as it was when it was looked up.
+
+    Not true (false, or null) where it is not; for use in a statement that has the space's id as a literal.
+    """
+    known = (
+        (models.Collection.active_space, space.id),
+        (models.Space.state, "ready" if space.indexed else "building"),
+        (models.Space.ef_search, space.ef_search),
+        (models.Space.chunks_per_document, space.chunks_per_document),
+    )
+    return (
+        select(and_(*(column == _literally(value, column.type) for column, value in known)))
+        .join(models.Space, models.Space.id == models.Collection.active_space)
+        .where(models.Collection.id == _literally(space.collection_id, Integer()))
+        .scalar_subquery()
+    )
+
+
+def _literally(value: Any, type_: TypeEngine[Any]) -> ColumnElement[Any]:
+    return bindparam(None, value, type_, literal_execute=True, unique=True)
 
 
 def names(connection: Connection) -> list[str]:

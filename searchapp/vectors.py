@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,53 @@ class _ParameterDumper(Dumper):
         return pgvector.Vector(obj.vector).to_binary()
 
 
+class ArrayParameter:
+    """Many query vectors on their way to PostgreSQL: a ``vector[]`` in one piece.
+
+    :param vectors: shape (n_vectors, dimensions).
+    :param oid: of the type vector in that database, which an array has in its head.
+    """
+
+    __slots__ = ("oid", "vectors")
+
+    def __init__(self, vectors: npt.ArrayLike, oid: int) -> None:
+        self.vectors = np.asarray(vectors, dtype=np.float32)
+        self.oid = oid
+
+
+class _ArrayParameterDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: ArrayParameter) -> bytes:
+        """*Source:* PostgreSQL's array_send: dimensions, flags, type; length and lower bound; the elements."""
+        count = len(obj.vectors)
+        return struct.pack(">iiIii", 1, 0, obj.oid, count, 1) + packed(obj.vectors).tobytes()
+
+
+def layout(dimensions: int) -> list[Any]:
+    """A vector as it travels, as fields of a NumPy structure: its size in bytes, dimensions, 0, and its elements.
+
+    *Source:* pgvector's vector_send.
+    """
+    return [("size", ">i4"), ("dimensions", ">i2"), ("unused", ">i2"), ("embedding", ">f4", (dimensions,))]
+
+
+def fill(table: npt.NDArray[Any], vectors: npt.ArrayLike) -> None:
+    """Put vectors, shape (n_vectors, dimensions), into a structured array that has the fields of :func:`layout`."""
+    table["dimensions"] = table.dtype["embedding"].shape[0]
+    table["size"] = 4 + table.dtype["embedding"].itemsize
+    table["embedding"] = vectors
+
+
+def packed(vectors: Array) -> npt.NDArray[Any]:
+    """Vectors, shape (n_vectors, dimensions), as they travel in binary."""
+    table = np.zeros(len(vectors), dtype=layout(vectors.shape[1]))
+    fill(table, vectors)
+    return table
+
+
 psycopg.adapters.register_dumper(Parameter, _ParameterDumper)
+psycopg.adapters.register_dumper(ArrayParameter, _ArrayParameterDumper)
 
 
 class Vector(UserDefinedType[Array]):
@@ -56,6 +103,18 @@ class Vector(UserDefinedType[Array]):
 
     def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002  # SQLAlchemy's signature
         return lambda value: None if value is None else Parameter(value)
+
+
+class VectorArray(UserDefinedType[Array]):
+    """SQLAlchemy type ``<schema>.vector[]``."""
+
+    cache_ok = True
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+
+    def get_col_spec(self, **_: Any) -> str:
+        return f"{quote(self.schema)}.vector[]"
 
 
 def quote(identifier: str) -> str:

@@ -1,6 +1,6 @@
-"""The builder behind every search by vector: the nearest documents of a space, always as many as were asked for.
+"""Exact and approximate search by vector: the nearest documents of a space, always as many as were asked for.
 
-The statement carries its own settings and its own exact rung (a ladder): an approximate scan of the HNSW index, where
+The statement carries its own settings and its own exact rungs (a ladder): an approximate scan of the HNSW index, where
 documents have several chunks a wider one, and an exact scan that runs only where the rungs before it gave fewer
 documents than asked for. So it never returns fewer than ``limit`` hits when that many match, in whatever session it
 runs.
@@ -19,6 +19,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    String,
     Subquery,
     and_,
     bindparam,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    not_,
     or_,
     select,
     true,
@@ -74,10 +76,25 @@ def nearest(
     :raises errors.ModelMismatch: the vector's dimension is not the space's.
     :raises errors.InvalidInput: limit, vector or filter cannot be.
     """
-    check_limit(limit)
-    scan = _Scan(space, check_vector(vector, space), filter)
-    hits = scan.exactly(limit) if exact or not space.indexed else _ladder(scan, limit)
-    text = func.substring(Document.text, hits.c.start + 1, hits.c.length)
+    parameter = bindparam(None, check_vector(vector, space), Vector(space.dimensions, space.vector_schema), unique=True)
+    condition = compile_filter(filter, Document.metadata_) if filter else None
+    return nearest_to(space, parameter, limit=limit, condition=condition, exact=exact)
+
+
+def nearest_to(
+    space: Space, vector: ColumnElement[Any], *, limit: int, condition: ColumnElement[bool] | None, exact: bool
+) -> Select[Any]:
+    """Build the statement of :func:`nearest` for expressions.
+
+    :param vector: a parameter, or a column of a query around it.
+    :param condition: what a hit's document must satisfy.
+    """
+    scan = _Scan(space, vector, condition)
+    ladder = _exactly if exact or not space.indexed else _approximately
+    found = ladder(scan, check_limit(limit))
+    # equally far ones are kept, to be cut by key
+    hits = select(*found.c).order_by(found.c.distance).fetch(_literally(limit), with_ties=True).subquery()
+    text = func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length)
     return (
         select(
             Document.key,
@@ -94,6 +111,7 @@ def nearest(
         )
         .order_by(hits.c.distance, Document.key)
         .limit(_literally(limit))
+        .add_cte(*scan.ctes, nest_here=True)
     )
 
 
@@ -123,19 +141,50 @@ def check_vector(vector: npt.ArrayLike, space: Space) -> npt.NDArray[np.float32]
     return array
 
 
-class _Scan:
-    """The parts that every rung is made of. Its CTEs are anonymous, so two such statements can stand in one."""
+def check_vectors(vectors: npt.ArrayLike, space: Space) -> npt.NDArray[np.float32]:
+    """Return query vectors as float32, shape (n_vectors, dimensions).
 
-    def __init__(self, space: Space, vector: npt.NDArray[np.float32], filter: Mapping[str, Any] | None) -> None:
+    :raises errors.ModelMismatch, errors.InvalidInput: as :func:`check_vector`; the message has the first faulty one.
+    """
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except ValueError as exc:
+        raise errors.InvalidInput("the vectors are not numbers, or not equally long") from exc
+    if array.size == 0:
+        return np.empty((0, space.dimensions), dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != space.dimensions:
+        raise errors.ModelMismatch(
+            f"the vectors' shape is {array.shape}; the collection {space.collection} has (n, {space.dimensions})"
+        )
+    faulty = ~np.isfinite(array).all(axis=1) | ~array.any(axis=1)
+    if faulty.any():
+        raise errors.InvalidInput(
+            f"vector {int(np.flatnonzero(faulty)[0])} is zero or has NaN or infinity; it has no direction to compare"
+        )
+    return array
+
+
+class _Scan:
+    """The parts that every rung is made of. Its CTEs are anonymous, so two such statements can stand in one.
+
+    All but the vector stands literally: as parameters, a generic plan over 50 partitions costs 0.9 ms more.
+    """
+
+    def __init__(self, space: Space, vector: ColumnElement[Any], condition: ColumnElement[bool] | None) -> None:
         self.space = space
-        self.filtered = bool(filter)
-        self._vector = vector
-        self._condition = None if filter is None else compile_filter(filter, Document.metadata_)
+        self.filtered = condition is not None
+        self.vector = cast(vector, Vector(space.dimensions, space.vector_schema))
+        self._condition = condition
+        self.ctes: list[CTE] = []
+
+    def once(self, statement: Select[Any]) -> CTE:
+        """A part that is run once, at most."""
+        self.ctes.append(statement.cte().prefix_with("MATERIALIZED"))
+        return self.ctes[-1]
 
     def chunks(self, *columns: ColumnElement[Any]) -> Select[Any]:
         """Chunks of the space, with the filter's condition on their documents where there is one."""
         statement = select(Chunk.document_id, Chunk.start, Chunk.length, *columns)
-        # the space's id stands literally: as a parameter, a generic plan over 50 partitions costs 0.9 ms more
         statement = statement.where(Chunk.space_id == _literally(self.space.id))
         if self._condition is not None:
             on = and_(Document.id == Chunk.document_id, Document.collection_id == _literally(self.space.collection_id))
@@ -147,11 +196,18 @@ class _Scan:
         schema = self.space.vector_schema
         kind = Vector(self.space.dimensions, schema)
         operator = f"OPERATOR({quote(schema)}.<=>)"
-        return cast(Chunk.embedding, kind).op(operator, return_type=Float())(
-            cast(bindparam(None, self._vector, kind, unique=True), kind)
-        )
+        return cast(Chunk.embedding, kind).op(operator, return_type=Float())(self.vector)
 
-    def approximately(self, setting: CTE, wanted: int, fetch: int) -> CTE:
+    def exact_distance(self) -> ColumnElement[float]:
+        """The distance, written so that no index is used."""
+        return (self.distance() + literal_column("0")).label("distance")
+
+    def fetched(self, limit: int) -> int:
+        """How many chunks surely hold ``limit`` documents, in the usual run of things."""
+        wanted = math.ceil(limit * self.space.chunks_per_document)
+        return max(LEAST_FETCHED, (2 if self.filtered else 1) * wanted + FETCHED_BEYOND)
+
+    def by_index(self, setting: CTE, wanted: int, fetch: int) -> CTE:
         """A rung: up to ``fetch`` chunks, of which ``wanted`` are needed, by the HNSW index under ``setting``."""
         distance = self.distance()
         planned = max(wanted * PLANNER_FACTOR, fetch) if self.filtered else fetch
@@ -163,83 +219,90 @@ class _Scan:
             .limit(_literally(planned))
             .lateral()
         )
-        return _anonymous(
+        return self.once(
             select(scan.c.document_id, scan.c.start, scan.c.length, scan.c.distance)
             .select_from(setting.join(scan, true()))
             .limit(_literally(fetch))
         )
 
-    def exactly(self, limit: int, *, unless: ColumnElement[bool] | None = None) -> Subquery:
-        """The exact rung: the nearest chunk of each document by a scan of all, and of these the nearest ``limit``.
+    def by_sorting(self, fetch: int) -> CTE:
+        """A rung: the nearest ``fetch`` chunks by a scan of all, which keeps no more than these."""
+        distance = self.exact_distance()
+        return self.once(self.chunks(distance).order_by(distance).limit(_literally(fetch)))
 
-        Documents as far as the last one are kept, to be cut by key.
-        """
-        distance = (self.distance() + literal_column("0")).label("distance")  # + 0: not by the index
-        statement = self.chunks(distance)
-        if unless is not None:
-            statement = statement.where(~unless)
-        best = _best_per_document(statement.subquery())
-        return _with_ties(select(*best.c, true().label("exact")), best.c.distance, limit)
+    def of_everything(self, unless: ColumnElement[bool]) -> Select[Any]:
+        """The last rung: the nearest chunk of every document."""
+        return _best_per_document(self.chunks(self.exact_distance()).where(not_(unless)).subquery(), exact=True)
 
 
-def _ladder(scan: _Scan, limit: int) -> Subquery:
+def _approximately(scan: _Scan, limit: int) -> Subquery:
     """The rungs: each runs only where those before it gave too few documents."""
+    fetch = scan.fetched(limit)
     wanted = math.ceil(limit * scan.space.chunks_per_document)
-    fetch = max(LEAST_FETCHED, (2 if scan.filtered else 1) * wanted + FETCHED_BEYOND)
-    first = scan.approximately(_setting(scan, min(fetch, MAX_EF_SEARCH)), wanted, fetch)
-    rungs = [first]
+    first = scan.by_index(_setting(scan, min(fetch, MAX_EF_SEARCH)), wanted, fetch)
+    enough = _enough(scan, first, limit)
+    parts = [_best_per_document(first, exact=False, condition=enough)]
     if scan.space.chunks_per_document > 1 and fetch < MAX_EF_SEARCH:
-        short = ~_enough(first, limit)
-        rungs.append(scan.approximately(_setting(scan, MAX_EF_SEARCH, when=short), MAX_EF_SEARCH // 2, MAX_EF_SEARCH))
-    parts: list[Select[Any]] = []
-    taken: list[ColumnElement[bool]] = []
-    for rung in rungs:
-        enough = _enough(rung, limit)
-        condition = and_(enough, *(~before for before in taken)) if taken else enough
-        best = _best_per_document(rung, condition)
-        parts.append(select(*best.c, false().label("exact")))
-        taken.append(enough)
-    last = scan.exactly(limit, unless=or_(*taken))
-    return union_all(*parts, select(*last.c)).subquery()
+        wide = scan.by_index(_setting(scan, MAX_EF_SEARCH, when=not_(enough)), MAX_EF_SEARCH // 2, MAX_EF_SEARCH)
+        enough_by_wide = _enough(scan, wide, limit)
+        parts.append(_best_per_document(wide, exact=False, condition=and_(enough_by_wide, not_(enough))))
+        enough = or_(enough, enough_by_wide)
+    return union_all(*parts, scan.of_everything(unless=enough)).subquery()
+
+
+def _exactly(scan: _Scan, limit: int) -> Subquery:
+    """The rungs of an exact answer: the nearest chunks, and where these are too few documents, all."""
+    fetch = scan.fetched(limit)
+    first = scan.by_sorting(fetch)
+    enough = _enough(scan, first, limit, or_fewer_than=fetch)
+    return union_all(
+        _best_per_document(first, exact=True, condition=enough), scan.of_everything(unless=enough)
+    ).subquery()
 
 
 def _setting(scan: _Scan, ef_search: int, *, when: ColumnElement[bool] | None = None) -> CTE:
-    """The settings of a rung, made when it is run and undone with the transaction."""
+    """The settings of a rung, made when it is run and undone with the transaction.
+
+    They hang on the vector, so that where it is a column they are made again for each: a wider rung may have run.
+    """
     iterative = "relaxed_order" if scan.filtered or ef_search >= MAX_EF_SEARCH else "off"
     ef_search = max(ef_search, scan.space.ef_search)
-    value = func.set_config("hnsw.ef_search", str(ef_search), true()).op("||")(
-        func.set_config("hnsw.iterative_scan", iterative, true())
-    )
-    statement = select(value.label("v"))
-    return _anonymous(statement if when is None else statement.where(when))
+    value = _set("hnsw.ef_search", str(ef_search)).op("||")(_set("hnsw.iterative_scan", iterative))
+    statement = select(value.label("v")).where(scan.vector.is_not(None))
+    return scan.once(statement if when is None else statement.where(when))
 
 
-def _enough(rung: CTE, limit: int) -> ColumnElement[bool]:
+def _set(name: str, value: str) -> ColumnElement[str]:
+    literals = [bindparam(None, text, String, literal_execute=True, unique=True) for text in (name, value)]
+    return func.set_config(*literals, true(), type_=String)
+
+
+def _enough(scan: _Scan, rung: CTE, limit: int, *, or_fewer_than: int | None = None) -> ColumnElement[bool]:
     """Whether a rung gave enough documents that are nearer than the last chunk it gave.
 
     Where the last chunks are all equally far, the scan may be stuck among equal vectors, which hide nearer ones;
     and perhaps it has not seen all that are equal, of which the first by key are to be taken.
+
+    :param or_fewer_than: an exact scan that gave fewer chunks than this has given all there are.
     """
     last = select(func.max(rung.c.distance)).scalar_subquery()
-    nearer = func.count(distinct(rung.c.document_id)).filter(rung.c.distance < last)
-    return select(nearer >= _literally(limit)).scalar_subquery()
+    enough = func.count(distinct(rung.c.document_id)).filter(rung.c.distance < last) >= _literally(limit)
+    if or_fewer_than is not None:
+        enough = or_(enough, func.count() < _literally(or_fewer_than))
+    answer = scan.once(select(enough.label("yes")).select_from(rung))
+    return select(answer.c.yes).scalar_subquery()
 
 
-def _best_per_document(chunks: CTE | Subquery, condition: ColumnElement[bool] | None = None) -> Subquery:
-    statement = (
+def _best_per_document(
+    chunks: CTE | Subquery, *, exact: bool, condition: ColumnElement[bool] | None = None
+) -> Select[Any]:
+    best = (
         select(chunks.c.document_id, chunks.c.start, chunks.c.length, chunks.c.distance)
         .ext(distinct_on(chunks.c.document_id))
         .order_by(chunks.c.document_id, chunks.c.distance, chunks.c.start)
     )
-    return (statement if condition is None else statement.where(condition)).subquery()
-
-
-def _with_ties(statement: Select[Any], distance: ColumnElement[Any], limit: int) -> Subquery:
-    return statement.order_by(distance).fetch(_literally(limit), with_ties=True).subquery()
-
-
-def _anonymous(statement: Select[Any]) -> CTE:
-    return statement.cte().prefix_with("MATERIALIZED")
+    found = (best if condition is None else best.where(condition)).subquery()
+    return select(*found.c, (true() if exact else false()).label("exact"))
 
 
 def _literally(value: int) -> ColumnElement[int]:

@@ -1,0 +1,94 @@
+"""The statements that the plain calls run: built once a shape, kept as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ClauseElement, ColumnElement, bindparam, cast, func, literal_column, select, true
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.types import Boolean
+
+from searchapp import spaces
+from searchapp.models import Document
+from searchapp.search.filters import compile_filter
+from searchapp.search.nearest import nearest_to
+from searchapp.spaces import Space
+from searchapp.vectors import Vector, VectorArray, quote
+
+# Some 3 kB each.
+SHAPES_KEPT = 512
+# Stands for the filter's condition until its values are known.
+_CONDITION = "{condition}"
+# $1 instead of %(name)s: psycopg need not look for placeholders in every statement, and a % is a %.
+_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+
+
+def text_of(
+    space: Space,
+    *,
+    limit: int,
+    filter: Mapping[str, Any] | None = None,
+    exact: bool = False,
+    many: bool = False,
+) -> str:
+    """The SQL text of a search, in which ``$1`` is the vector, or with ``many`` the array of vectors.
+
+    :return: its columns are those of :func:`searchapp.nearest`, then ``current``: not true where the collection has
+        another space by now, and with ``many`` ``place``: the vector's in the array, from 1. A vector's rows are in
+        their order.
+    :raises errors.InvalidInput, errors.InvalidFilter: limit or filter cannot be.
+    """
+    text = _compile(space, limit, bool(filter), exact, many)
+    return text.replace(_CONDITION, condition(filter)) if filter else text
+
+
+def condition(filter: Mapping[str, Any]) -> str:
+    """The SQL text of a filter's condition on the documents.
+
+    :raises errors.InvalidFilter: it cannot be understood.
+    """
+    return _render(compile_filter(filter, Document.metadata_))
+
+
+def rows_of(space: Space, filter: Mapping[str, Any] | None) -> str:
+    """The SQL text that gives the chunks of the documents from id ``$1`` to ``$2``, all in one value: for each of them
+    the document's id and the embedding in binary, in the order of the ids.
+
+    :raises errors.InvalidFilter: it cannot be understood.
+    """
+    vector_send = f"{quote(space.vector_schema)}.vector_send"
+    chunk = "searchapp_data.chunks"
+    text = (
+        f"SELECT string_agg(uuid_send({chunk}.document_id) || {vector_send}({chunk}.embedding), ''::bytea"
+        f" ORDER BY {chunk}.document_id) FROM {chunk}"
+    )
+    bounds = f" WHERE {chunk}.space_id = {space.id} AND {chunk}.document_id BETWEEN $1 AND $2"
+    if not filter:
+        return text + bounds
+    document = "searchapp_data.documents"
+    on = f"{document}.collection_id = {space.collection_id} AND {document}.id = {chunk}.document_id"
+    return f"{text} JOIN {document} ON {on}{bounds} AND {condition(filter)}"
+
+
+@lru_cache(SHAPES_KEPT)
+def _compile(space: Space, limit: int, filtered: bool, exact: bool, many: bool) -> str:
+    where = literal_column(_CONDITION, Boolean) if filtered else None
+    current = spaces.is_current(space).label("current")
+
+    def nearest(vector: ColumnElement[Any]) -> Any:
+        return nearest_to(space, vector, limit=limit, condition=where, exact=exact)
+
+    if not many:
+        vector = bindparam("vector", None, Vector(space.dimensions, space.vector_schema))
+        return _render(nearest(vector).add_columns(current))
+    vectors = cast(bindparam("vectors", None), VectorArray(space.vector_schema))
+    asked = func.unnest(vectors).table_valued("vector", with_ordinality="place").render_derived("asked")
+    hits = nearest(literal_column("asked.vector")).lateral()  # a name: the column would bring its table into each part
+    statement = select(*hits.c, current, asked.c.place).select_from(asked.join(hits, true()))
+    return _render(statement.order_by(asked.c.place, hits.c.distance, hits.c.key))
+
+
+def _render(element: ClauseElement) -> str:
+    return str(element.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}))

@@ -1,0 +1,218 @@
+"""The plain calls that ask by vectors: one or many, by the index or exactly, while collections change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+import searchapp
+from searchapp import database, errors
+from searchapp.client import Client
+from searchapp.encoders.registry import Registry
+from searchapp.search import asking
+from searchapp.search.hits import Hits
+from searchapp.search.statements import text_of
+from searchapp.spaces import Space
+from searchapp.vectors import Array, Parameter
+from tests import conftest
+from tests.made_up import DIMENSIONS, fill, random_vectors, unit
+
+QUERIES = random_vectors(40)
+
+
+@pytest.fixture(scope="module")
+def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
+    with conftest.temporary_database(server, template) as url:
+        engine = database.create_engine(database.parse_url(url))
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def db(engine: Engine, registry: Registry) -> Client:
+    return Client(engine, registry=registry)
+
+
+@pytest.fixture(scope="module")
+def chunks() -> list[Array]:
+    """Of 3,000 documents: one to three chunks each; the first 30 are equal, and near to the first query."""
+    near = unit(QUERIES[0] + 0.1 * random_vectors(1))
+    return [near if number < 30 else random_vectors(1 + number % 3) for number in range(3000)]
+
+
+@pytest.fixture(scope="module")
+def space(db: Client, chunks: list[Array]) -> Space:
+    return fill(db, "things", chunks, lambda number: {"third": number % 3})
+
+
+def told(hits: Hits) -> list[tuple[str, str, float]]:
+    return [(hit.key, hit.passage, hit.distance) for hit in hits]
+
+
+def by_numpy(chunks: list[Array], query: Array, limit: int, third: int | None = None) -> list[str]:
+    distances = [
+        (1 - float((each @ unit(query)).max()), f"{number:04}")
+        for number, each in enumerate(chunks)
+        if third is None or number % 3 == third
+    ]
+    return [key for _, key in sorted(distances)[:limit]]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_one_vector_is_answered_as_the_builder_answers(db: Client, engine: Engine, space: Space, exact: bool) -> None:
+    hits = db.search_by_vector(QUERIES[1], collection="things", limit=25, exact=exact)
+    statement = searchapp.nearest(space, QUERIES[1], limit=25, exact=exact)
+    with engine.connect() as connection:
+        rows = connection.execute(statement).all()
+    assert told(hits) == [(row.key, row.passage, row.distance) for row in rows]
+    assert hits.exact == exact
+    assert hits[0].metadata == rows[0].metadata
+
+
+@pytest.mark.parametrize("filter", [None, {"third": 1}, {"third": {"$in": [0, 2]}}])
+@pytest.mark.parametrize("limit", [1, 10, 200])
+@pytest.mark.parametrize("count", [2, len(QUERIES)])
+@pytest.mark.parametrize("exact", [False, True])
+def test_many_vectors_are_answered_as_one_by_one(
+    db: Client, space: Space, count: int, limit: int, filter: dict[str, object] | None, exact: bool
+) -> None:
+    options = {"collection": space.collection, "limit": limit, "filter": filter, "exact": exact}
+    many = db.search_many_by_vector(QUERIES[:count], **options)  # type: ignore[arg-type]
+    single = [db.search_by_vector(query, **options) for query in QUERIES[:count]]  # type: ignore[arg-type]
+    assert [told(hits) for hits in many] == [told(hits) for hits in single]
+    assert [hits.exact for hits in many] == [hits.exact for hits in single]
+
+
+@pytest.mark.parametrize("third", [None, 2])
+def test_many_exact_answers_are_those_of_numpy(
+    db: Client, space: Space, chunks: list[Array], third: int | None
+) -> None:
+    filter = None if third is None else {"third": third}
+    answers = db.search_many_by_vector(3 * QUERIES, collection=space.collection, filter=filter, exact=True)
+    assert len(QUERIES) >= asking.MATRIX_FROM
+    for query, hits in zip(QUERIES, answers, strict=True):
+        assert [hit.key for hit in hits] == by_numpy(chunks, query, 10, third)
+
+
+def test_equal_vectors_are_cut_by_key_in_every_way(db: Client, space: Space) -> None:
+    first = [f"{number:04}" for number in range(10)]
+    for exact in (False, True):
+        assert [hit.key for hit in db.search_by_vector(QUERIES[0], collection="things", exact=exact)] == first
+        many = db.search_many_by_vector(QUERIES, collection=space.collection, exact=exact)
+        assert [hit.key for hit in many[0]] == first
+
+
+def test_no_vector_and_no_match_give_no_hits(db: Client, space: Space) -> None:
+    assert db.search_many_by_vector([], collection=space.collection) == []
+    nothing = {"third": 9}
+    for exact in (False, True):
+        assert list(db.search_by_vector(QUERIES[0], collection="things", filter=nothing, exact=exact)) == []
+        many = db.search_many_by_vector(QUERIES, collection="things", filter=nothing, exact=exact)
+        assert [list(hits) for hits in many] == [[]] * len(QUERIES)
+
+
+def test_more_is_asked_than_there_is(db: Client, space: Space) -> None:
+    many = db.search_many_by_vector(QUERIES[:20], collection=space.collection, limit=5000, exact=True)
+    assert {len(hits) for hits in many} == {3000}
+
+
+@pytest.mark.parametrize(
+    ("vectors", "reason"),
+    [
+        (np.ones((2, 3)), r"shape is \(2, 3\); the collection things has \(n, 384\)"),
+        (np.ones(DIMENSIONS), r"shape is \(384,\)"),
+        ([np.ones(DIMENSIONS), np.zeros(DIMENSIONS)], "vector 1 is zero"),
+        ([np.full(DIMENSIONS, np.nan)], "vector 0 is zero or has NaN"),
+        ([[1.0, 2.0], [1.0]], "not equally long"),
+    ],
+)
+def test_faulty_vectors_are_named(db: Client, space: Space, vectors: object, reason: str) -> None:
+    with pytest.raises(errors.SearchAppError, match=reason):
+        db.search_many_by_vector(vectors, collection=space.collection)  # type: ignore[arg-type]
+
+
+def test_many_queries_are_answered_as_one_by_one(db: Client) -> None:
+    texts = ["red shoes", "a blue whale", "how to bake bread", "red wine"]
+    db.ingest(({"key": text, "text": text} for text in texts), collection="texts")
+    many = db.search_many([*texts, "red"], collection="texts", limit=2)
+    single = [db.search(text, collection="texts", limit=2) for text in [*texts, "red"]]
+    assert [[hit.key for hit in hits] for hits in many] == [[hit.key for hit in hits] for hits in single]
+    assert [hits[0].key for hits in many[:4]] == texts
+    with pytest.raises(errors.InvalidInput, match="list of queries"):
+        db.search_many("red", collection="texts")
+    with pytest.raises(errors.InvalidInput, match="empty"):
+        db.search_many(["red", " "], collection="texts")
+
+
+def test_a_collection_made_anew_elsewhere_is_looked_up_again(db: Client, engine: Engine, registry: Registry) -> None:
+    elsewhere = Client(engine, registry=registry)
+    fill(db, "anew", [each[None] for each in random_vectors(50)])
+    assert len(db.search_by_vector(QUERIES[0], collection="anew", limit=50)) == 50
+    for exact in (False, True):
+        elsewhere.drop_collection("anew")
+        fill(elsewhere, "anew", [each[None] for each in random_vectors(30)])
+        assert len(db.search_by_vector(QUERIES[0], collection="anew", limit=50, exact=exact)) == 30
+        elsewhere.drop_collection("anew")
+        fill(elsewhere, "anew", [each[None] for each in random_vectors(20)])
+        many = db.search_many_by_vector(QUERIES, collection="anew", limit=50, exact=exact)
+        assert {len(hits) for hits in many} == {20}
+    elsewhere.drop_collection("anew")
+    with pytest.raises(errors.CollectionMissing):
+        db.search_by_vector(QUERIES[0], collection="anew")
+
+
+def test_a_search_is_one_round_trip_that_is_prepared(
+    db: Client, engine: Engine, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: list[bytes] = []
+    execute = psycopg.RawCursor.execute
+
+    def noting(self: object, query: bytes, *rest: object, **options: object) -> object:
+        run.append(query)
+        return execute(self, query, *rest, **options)  # type: ignore[call-overload]
+
+    db.search_by_vector(QUERIES[0], collection="things")
+    monkeypatch.setattr(psycopg.RawCursor, "execute", noting)
+    for query in QUERIES:
+        db.search_by_vector(query, collection="things")
+    assert run == [text_of(space, limit=10).encode()] * len(QUERIES)
+    with database.autocommitting(engine) as driver:
+        prepared = driver.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%hnsw%'")
+        assert prepared.fetchone() == (1,)
+
+
+def test_an_ended_connection_is_replaced(db: Client, engine: Engine, space: Space) -> None:
+    db.search_by_vector(QUERIES[0], collection=space.collection)
+    with database.autocommitting(engine) as driver:  # the one used last
+        pid, address = driver.info.backend_pid, driver.info.dsn
+    with psycopg.connect(address) as outside:
+        outside.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    assert len(db.search_by_vector(QUERIES[0], collection=space.collection)) == 10
+
+
+def test_a_callers_transaction_is_searched_too(engine: Engine, registry: Registry, space: Space) -> None:
+    with engine.connect() as connection:
+        mine = Client(connection=connection, registry=registry)
+        assert len(mine.search_by_vector(QUERIES[0], collection=space.collection)) == 10
+        assert len(mine.search_many_by_vector(QUERIES, collection=space.collection, exact=True)) == len(QUERIES)
+        assert connection.in_transaction()
+        connection.rollback()
+
+
+def test_settings_do_not_outlive_a_search(db: Client, engine: Engine, space: Space) -> None:
+    db.search_by_vector(QUERIES[0], collection=space.collection, limit=150)
+    with database.autocommitting(engine) as driver:
+        shown = driver.execute("SELECT current_setting('hnsw.ef_search'), current_setting('jit')").fetchone()
+    assert shown == ("40", "off")
+
+
+def test_the_vector_is_sent_in_binary(db: Client, engine: Engine, space: Space) -> None:
+    text = text_of(space, limit=10)
+    assert "$1" in text
+    assert "$2" not in text
+    rows = database.fetch(engine, text, [Parameter(QUERIES[0])])
+    assert [row[0] for row in rows] == [hit.key for hit in db.search_by_vector(QUERIES[0], collection="things")]
