@@ -19,6 +19,7 @@ from searchapp.encoders import Encoder, Model, weights
 from searchapp.encoders.registry import Registry
 from searchapp.ingest import ingestion, load, values
 from searchapp.ingest.documents import Document, Rejected
+from searchapp.ingest.embedded import Embedded, Rows, check_lengths
 from searchapp.ingest.ingestion import Ingestion, Progress, Summary
 from searchapp.ingest.objects import Objects
 from searchapp.ingest.readers import Source
@@ -148,7 +149,58 @@ class Client:
             on_progress=on_progress,
             own_transactions=self._engine is not None,
         )
-        rows = documents if isinstance(documents, Source) else Objects(documents)
+        return run.run(_rows(documents), prune=prune, yes=yes)
+
+    def load_vectors(
+        self,
+        documents: Iterable[Any],
+        vectors: Iterable[Any] | None = None,
+        *,
+        collection: str,
+        model: str,
+        prune: bool = False,
+        yes: bool = False,
+        on_rejected: Callable[[Rejected], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Summary:
+        """Put documents into a collection with embeddings that are there already; nothing is encoded.
+
+        A vector replaces the stored one though the text is unchanged. Each document is one chunk.
+
+        :param documents: as for :meth:`ingest`.
+        :param vectors: one for each document, in order: shape (n_documents, dimensions), or an iterable; None where
+            the documents bring them, as a source opened with ``Fields(embedding=...)`` does.
+        :param model: what made them, by its name; searches by text need that model here, searches by vector do not.
+        :param on_rejected: told of each faulty document or vector; without it the first one raises.
+        :raises errors.RowRejected: a document or its vector is faulty; those before it may be in.
+        :raises errors.InvalidInput, errors.ModelMismatch: not as many vectors as documents; other dimensions.
+        :raises errors.CollectionMismatch: the collection has another model.
+        """
+        spaces.check_name(collection)
+        space = self._existing(collection)
+        known = self._registry.known(model)
+        name = weights.canonical_name(model)
+        if space is not None and space.model != name:
+            raise _another_model(space)
+        described = space or known
+        dimensions = None if described is None else described.dimensions
+        check_lengths(documents, vectors)
+        rows = Embedded(_rows(documents), vectors, dimensions)
+
+        def open_space() -> Space:
+            described = known or Model(
+                name, weights.EXTERNAL, revision="", dimensions=rows.dimensions or 0, max_tokens=0
+            )
+            return self._existing(collection) or self._create(collection, described, spaces.Chunking(0))
+
+        run = Ingestion(
+            self._transaction,
+            open_space,
+            self._encoder,
+            on_rejected=on_rejected,
+            on_progress=on_progress,
+            own_transactions=self._engine is not None,
+        )
         return run.run(rows, prune=prune, yes=yes)
 
     def get(self, key: str, *, collection: str) -> Document | None:
@@ -320,9 +372,7 @@ class Client:
         """
         spaces.check_name(collection)
         described = self._registry.model(model or weights.DEFAULT)
-        chunking = _chunking(chunk_tokens, described)
-        with self._transaction() as connection:
-            return spaces.create(connection, collection, described, chunking, self._ready(connection))
+        return self._create(collection, described, _chunking(chunk_tokens, described))
 
     def drop_collection(self, collection: str) -> None:
         """Drop a collection with all its documents.
@@ -419,6 +469,10 @@ class Client:
         _check_revision(space, encoder.model)
         return encoder
 
+    def _create(self, collection: str, model: Model, chunking: spaces.Chunking) -> Space:
+        with self._transaction() as connection:
+            return spaces.create(connection, collection, model, chunking, self._ready(connection))
+
     def _existing(self, collection: str) -> Space | None:
         try:
             return self.space(collection)
@@ -434,9 +488,7 @@ class Client:
             return
         name = weights.canonical_name(model or space.model)
         if name != space.model:  # told before the model is described: one from a folder is loaded for that
-            raise errors.CollectionMismatch(
-                f"the collection {collection} was made with {space.model}; ingest with that, or into another collection"
-            )
+            raise _another_model(space)
         described = self._registry.model(name)
         _check_revision(space, described)
         if chunk_tokens is not None and (wanted := spaces.chunking_of(chunk_tokens, described)) != space.chunking:
@@ -491,8 +543,25 @@ def _document_ids(space: Space, keys: Iterable[str]) -> list[uuid.UUID]:
     return [load.document_id(space.collection_id, key) for key in map(str, keys) if _is_storable(key)]
 
 
+def _rows(documents: Iterable[Any]) -> Rows:
+    return documents if isinstance(documents, Source) else Objects(documents)
+
+
+def _another_model(space: Space) -> errors.CollectionMismatch:
+    return errors.CollectionMismatch(
+        f"the collection {space.collection} was made with {space.model}; ingest with that, or into another collection"
+    )
+
+
 def _check_revision(space: Space, model: Model) -> None:
-    if model.revision != space.revision:
+    """Check that a model is the one that a space was made with; of one that was only named, its weights are unknown.
+
+    :raises errors.CollectionMismatch: it is another.
+    """
+    if model.dimensions != space.dimensions:
+        theirs = f"the collection {space.collection} has {space.dimensions}"
+        raise errors.CollectionMismatch(f"{model.name} gives {model.dimensions} dimensions; {theirs}")
+    if space.revision and model.revision != space.revision:
         raise errors.CollectionMismatch(
             f"the collection {space.collection} was made with other weights of {space.model} "
             f"({space.revision[:12]}, here {model.revision[:12]}); use those, or another collection"

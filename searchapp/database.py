@@ -131,7 +131,7 @@ def _note_use(_: Any, record: Any) -> None:
 def _try_after_rest(connection: psycopg.Connection[Any], record: Any, _: Any) -> None:
     """Let the pool drop its connections where the server has ended them meanwhile.
 
-    It says so when it does, so mostly a look at the socket is enough; SQLAlchemy's ``pool_pre_ping`` costs a round trip.
+    It says so when it does, so mostly a look at the socket is enough: ``pool_pre_ping`` costs a round trip.
     """
     used = record.info.get("used")
     if used is None:

@@ -289,6 +289,7 @@ def _write(path: Path, text: str, user: pwd.struct_passwd) -> None:
 
 def _default_settings() -> dict[str, str]:
     memory = _memory() >> 20  # MB
+    cores = os.cpu_count() or 1
     return {
         "listen_addresses": "",
         "unix_socket_permissions": "0700",
@@ -298,8 +299,12 @@ def _default_settings() -> dict[str, str]:
         "effective_cache_size": f"{max(memory // 2, 256)}MB",
         "maintenance_work_mem": "256MB",
         "max_wal_size": "2GB",
+        "max_parallel_workers": str(max(cores, 2)),
+        "max_parallel_workers_per_gather": str(min(cores - 1, 4)),  # beside the process that leads them
+        "max_parallel_maintenance_workers": str(min(cores - 1, 8)),
         "random_page_cost": "1.1",
         "jit": "off",
+        "shared_preload_libraries": "pg_prewarm",  # what was in memory when the server ended is read at its start
         "hnsw.iterative_scan": "strict_order",
         "timezone": "UTC",
         "log_timezone": "UTC",

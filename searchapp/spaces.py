@@ -1,7 +1,6 @@
 """Collections and their spaces: create, find, index, retire, drop.
 
-A collection is a partition of ``documents``, a space a partition of ``chunks`` with its own HNSW index. Partitions are
-made as plain tables and attached empty: ``CREATE TABLE ... PARTITION OF`` would lock every search of every collection.
+A collection is a partition of ``documents``, a space a partition of ``chunks`` with its own HNSW index.
 """
 
 from __future__ import annotations
@@ -9,19 +8,20 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy
-from psycopg import sql
-from sqlalchemy import ColumnElement, Connection, CursorResult, Integer, and_, bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Integer, and_, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import OID, insert
 from sqlalchemy.types import TypeEngine
 
-from searchapp import database, errors, faults, models
+from searchapp import database, errors, faults, models, partitions
 from searchapp.database import Transaction
 from searchapp.encoders import Model
+from searchapp.partitions import chunks_table, documents_table, estimated_rows, execute
 from searchapp.vectors import quote
 
 logger = logging.getLogger("searchapp")
@@ -160,8 +160,8 @@ def create(connection: Connection, name: str, model: Model, chunking: Chunking, 
     connection.execute(
         update(models.Collection).where(models.Collection.id == collection_id).values(active_space=space_id)
     )
-    _attach_documents(connection, collection_id)
-    _attach_chunks(connection, space_id, model.dimensions, vector_schema)
+    partitions.attach_documents(connection, collection_id)
+    partitions.attach_chunks(connection, space_id, model.dimensions, vector_schema)
     return find(connection, name, vector_schema)
 
 
@@ -238,8 +238,8 @@ def describe(connection: Connection, space: Space) -> CollectionInfo:
         {
             "collection_id": space.collection_id,
             "space_id": space.id,
-            "documents": _text(documents_table(space.collection_id)),
-            "chunks": _text(chunks_table(space.id)),
+            "documents": partitions.as_text(documents_table(space.collection_id)),
+            "chunks": partitions.as_text(chunks_table(space.id)),
         },
     ).one()
     return CollectionInfo(
@@ -255,67 +255,50 @@ def describe(connection: Connection, space: Space) -> CollectionInfo:
     )
 
 
-def build_index(transaction: Transaction, space: Space) -> None:
+def build_index(transaction: Transaction, space: Space, told: Callable[[float], None] | None = None) -> None:
     """Build a space's HNSW index, unless it is there or the space is empty.
 
     A plain CREATE INDEX: searches go on, exactly; other writers of this one space wait. Killed in the middle it leaves
     nothing. Where somebody's open transaction has written to the space it gives up after a while, with a warning.
+
+    :param told: told how far it is, 0 to 1, now and then, from another thread.
+    :raises errors.DatabaseError: it cannot be built, as when the disk is full; searches go on, exactly.
     """
     for attempt in range(LOCK_ATTEMPTS):
         try:
             with transaction() as connection:
-                _execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                # of those who would build it, the first does; it cannot deadlock with writers, for it holds nothing yet
-                _execute(connection, "LOCK TABLE {chunks} IN SHARE ROW EXCLUSIVE MODE", chunks=chunks_table(space.id))
-                if _lacks_index(connection, space):
-                    faults.point("before-index")
-                    _create_index(connection, space)
-                    ready = update(models.Space).where(models.Space.id == space.id).values(state="ready")
-                    connection.execute(ready)
-                    _analyze(connection, space)
+                _build_index(transaction, connection, space, told)
             return
         except errors.LockNotAvailable:
             logger.debug("attempt %d to lock %s failed", attempt + 1, space.collection)
-    logger.warning(
-        "the index of %s is not made, for somebody is writing to it; searches are exact and slower until: "
-        "searchapp db maintain",
-        space.collection,
-    )
+        except errors.DatabaseError as exc:
+            raise type(exc)(f"the index of {space.collection} is not made: {exc}; {_UNTIL}") from exc
+    logger.warning("the index of %s is not made, for somebody is writing to it; %s", space.collection, _UNTIL)
+
+
+_UNTIL = "searches are exact and slower until: searchapp db maintain"
+
+
+def _build_index(
+    transaction: Transaction, connection: Connection, space: Space, told: Callable[[float], None] | None
+) -> None:
+    execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+    # of those who would build it, the first does; it cannot deadlock with writers, for it holds nothing yet
+    execute(connection, "LOCK TABLE {chunks} IN SHARE ROW EXCLUSIVE MODE", chunks=chunks_table(space.id))
+    if not _lacks_index(connection, space):
+        return
+    faults.point("before-index")
+    with partitions.watching_index(transaction, connection, told):
+        partitions.create_index(connection, space.id, space.dimensions, space.vector_schema)
+    connection.execute(update(models.Space).where(models.Space.id == space.id).values(state="ready"))
+    _analyze(connection, space)
 
 
 def _lacks_index(connection: Connection, space: Space) -> bool:
     statement = select(models.Space.id).where(models.Space.id == space.id, models.Space.state == "building")
     filled = "SELECT EXISTS (SELECT FROM {chunks})"
     building = connection.scalar(statement) is not None
-    return building and bool(_execute(connection, filled, chunks=chunks_table(space.id)).scalar())
-
-
-def _create_index(connection: Connection, space: Space) -> None:
-    faults.delayed_point("during-index")
-    # In memory a node takes its vector and, at m = 16, some 700 bytes; a graph that does not fit is built far slower.
-    # The machine is not ours to measure: what its shared buffers take is a bound that its owner has set.
-    _execute(
-        connection,
-        "SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')),"
-        " least(pg_size_bytes(current_setting('shared_buffers')),"
-        " (SELECT count(*) FROM {chunks}) * (4 * {dimensions} + 700))) / 1024 || 'kB', true)",
-        chunks=chunks_table(space.id),
-        dimensions=sql.Literal(space.dimensions),
-    )
-    _execute(
-        connection,
-        "CREATE INDEX {index} ON {chunks} USING hnsw"
-        " ((embedding::{schema}.vector({dimensions})) {schema}.vector_cosine_ops)",
-        index=sql.Identifier(f"space_{space.id}_hnsw"),
-        chunks=chunks_table(space.id),
-        schema=sql.Identifier(space.vector_schema),
-        dimensions=sql.Literal(space.dimensions),
-    )
-
-
-def _estimated_rows(connection: Connection, table: sql.Identifier) -> float:
-    statement = "SELECT reltuples FROM pg_class WHERE oid = %(name)s::regclass"
-    return float(connection.exec_driver_sql(statement, {"name": _text(table)}).scalar() or 0)
+    return building and bool(execute(connection, filled, chunks=chunks_table(space.id)).scalar())
 
 
 def refresh_statistics(connection: Connection, space: Space, written: int) -> None:
@@ -323,7 +306,7 @@ def refresh_statistics(connection: Connection, space: Space, written: int) -> No
 
     The rest is left to autovacuum.
     """
-    if written * 100 >= _estimated_rows(connection, documents_table(space.collection_id)):
+    if written * 100 >= estimated_rows(connection, documents_table(space.collection_id)):
         _analyze(connection, space)
 
 
@@ -333,12 +316,12 @@ def _analyze(connection: Connection, space: Space) -> None:
     Not the embeddings: no plan asks for them. But space_id, though it is one value: without its statistics the planner
     takes one row in 200 for all of them, and sorts instead of using the index.
     """
-    _execute(connection, "ANALYZE (SKIP_LOCKED) {documents}", documents=documents_table(space.collection_id))
-    _execute(
+    execute(connection, "ANALYZE (SKIP_LOCKED) {documents}", documents=documents_table(space.collection_id))
+    execute(
         connection, "ANALYZE (SKIP_LOCKED) {chunks} (space_id, document_id, position)", chunks=chunks_table(space.id)
     )
-    documents = _estimated_rows(connection, documents_table(space.collection_id))
-    chunks = _estimated_rows(connection, chunks_table(space.id))
+    documents = estimated_rows(connection, documents_table(space.collection_id))
+    chunks = estimated_rows(connection, chunks_table(space.id))
     ratio = max(1.0, chunks / documents) if documents > 0 else 1.0
     connection.execute(update(models.Space).where(models.Space.id == space.id).values(chunks_per_document=ratio))
 
@@ -369,35 +352,19 @@ def drop_retired(connection: Connection) -> int:
     if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MAINTENANCE_LOCK}):
         return 0
     try:
-        _execute(connection, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-        _finish_detaching(connection)
+        execute(connection, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+        partitions.finish_detaching(connection)
         return _drop_spaces(connection) + _drop_collections(connection)
     finally:
-        _execute(connection, "RESET lock_timeout")
+        execute(connection, "RESET lock_timeout")
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MAINTENANCE_LOCK})
-
-
-def _finish_detaching(connection: Connection) -> None:
-    """Finish interrupted detaches first: a table takes no other while one is pending."""
-    pending = text(
-        "SELECT p.relname AS parent, c.relname AS partition FROM pg_inherits i"
-        " JOIN pg_class p ON p.oid = i.inhparent JOIN pg_class c ON c.oid = i.inhrelid"
-        " WHERE i.inhdetachpending AND p.relnamespace = to_regnamespace(:schema)"
-    )
-    for parent, partition in connection.execute(pending, {"schema": models.SCHEMA}).all():
-        _execute(
-            connection,
-            "ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE",
-            parent=sql.Identifier(models.SCHEMA, parent),
-            partition=sql.Identifier(models.SCHEMA, partition),
-        )
 
 
 def _drop_spaces(connection: Connection) -> int:
     retired = select(models.Space.id).where(models.Space.state == "retired").order_by(models.Space.id)
     ids = connection.scalars(retired).all()
     for space_id in ids:
-        _drop_partition(connection, "chunks", f"chunks_{space_id}")
+        partitions.drop_partition(connection, "chunks", f"chunks_{space_id}")
         connection.execute(sqlalchemy.delete(models.Space).where(models.Space.id == space_id))
     return len(ids)
 
@@ -407,19 +374,9 @@ def _drop_collections(connection: Connection) -> int:
     retired = select(models.Collection.id).where(models.Collection.state == "retired", ~has_spaces)
     ids = connection.scalars(retired.order_by(models.Collection.id)).all()
     for collection_id in ids:
-        _drop_partition(connection, "documents", f"documents_{collection_id}")
+        partitions.drop_partition(connection, "documents", f"documents_{collection_id}")
         connection.execute(sqlalchemy.delete(models.Collection).where(models.Collection.id == collection_id))
     return len(ids)
-
-
-def documents_table(collection_id: int) -> sql.Identifier:
-    """The partition of a collection's documents."""
-    return sql.Identifier(models.SCHEMA, f"documents_{collection_id}")
-
-
-def chunks_table(space_id: int) -> sql.Identifier:
-    """The partition of a space's chunks."""
-    return sql.Identifier(models.SCHEMA, f"chunks_{space_id}")
 
 
 def _model_id(connection: Connection, model: Model) -> int:
@@ -430,52 +387,3 @@ def _model_id(connection: Connection, model: Model) -> int:
         found = connection.scalar(statement.returning(models.Model.id)) or connection.scalar(known)
     assert found is not None
     return found
-
-
-def _attach_documents(connection: Connection, collection_id: int) -> None:
-    table = documents_table(collection_id)
-    _execute(connection, "CREATE TABLE {table} (LIKE searchapp_data.documents INCLUDING ALL)", table=table)
-    # At the default of 100 the planner misjudged small values of a filter (a section of 354 among 63,000).
-    _execute(connection, "ALTER TABLE {table} ALTER COLUMN metadata SET STATISTICS 1000", table=table)
-    _execute(
-        connection,
-        "ALTER TABLE searchapp_data.documents ATTACH PARTITION {table} FOR VALUES IN ({id})",
-        table=table,
-        id=sql.Literal(collection_id),
-    )
-
-
-def _attach_chunks(connection: Connection, space_id: int, dimensions: int, vector_schema: str) -> None:
-    table = chunks_table(space_id)
-    _execute(
-        connection,
-        "CREATE TABLE {table} (LIKE searchapp_data.chunks INCLUDING ALL, CONSTRAINT embedding_check"
-        " CHECK ({schema}.vector_dims(embedding) = {dimensions} AND {schema}.vector_norm(embedding) > 0))",
-        table=table,
-        schema=sql.Identifier(vector_schema),
-        dimensions=sql.Literal(dimensions),
-    )
-    _execute(connection, "ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE PLAIN", table=table)
-    _execute(
-        connection,
-        "ALTER TABLE searchapp_data.chunks ATTACH PARTITION {table} FOR VALUES IN ({id})",
-        table=table,
-        id=sql.Literal(space_id),
-    )
-
-
-def _drop_partition(connection: Connection, parent: str, partition: str) -> None:
-    attached = text("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(:name))")
-    table = sql.Identifier(models.SCHEMA, partition)
-    if connection.scalar(attached, {"name": f"{models.SCHEMA}.{partition}"}):
-        of = sql.Identifier(models.SCHEMA, parent)
-        _execute(connection, "ALTER TABLE {of} DETACH PARTITION {table} CONCURRENTLY", of=of, table=table)
-    _execute(connection, "DROP TABLE IF EXISTS {table}", table=table)
-
-
-def _execute(connection: Connection, statement: str, **parts: sql.Composable) -> CursorResult[Any]:
-    return connection.exec_driver_sql(_text(sql.SQL(statement).format(**parts)))
-
-
-def _text(composed: sql.Composable) -> str:
-    return composed.as_string(None)

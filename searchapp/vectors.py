@@ -16,6 +16,9 @@ from sqlalchemy.types import UserDefinedType
 
 Array = npt.NDArray[np.float32]
 
+# Below, float32 loses the digits of a vector's squared length.
+LEAST_SQUARE = 1e-30
+
 
 class Parameter:
     """A query vector on its way to PostgreSQL.
@@ -55,9 +58,15 @@ class _ArrayParameterDumper(Dumper):
     format = Format.BINARY
 
     def dump(self, obj: ArrayParameter) -> bytes:
-        """*Source:* PostgreSQL's array_send: dimensions, flags, type; length and lower bound; the elements."""
-        count = len(obj.vectors)
-        return struct.pack(">iiIii", 1, 0, obj.oid, count, 1) + packed(obj.vectors).tobytes()
+        return array_header(obj.oid, len(obj.vectors)) + packed(obj.vectors).tobytes()
+
+
+def array_header(oid: int, length: int) -> bytes:
+    """What stands before the elements of an array of one dimension in binary.
+
+    *Source:* PostgreSQL's array_send: dimensions, flags, the elements' type; length and lower bound.
+    """
+    return struct.pack(">iiIii", 1, 0, oid, length, 1)
 
 
 def layout(dimensions: int) -> list[Any]:
@@ -84,6 +93,29 @@ def packed(vectors: Array) -> npt.NDArray[Any]:
 
 psycopg.adapters.register_dumper(Parameter, _ParameterDumper)
 psycopg.adapters.register_dumper(ArrayParameter, _ArrayParameterDumper)
+
+
+def unusable(vectors: Array) -> npt.NDArray[np.bool_]:
+    """Which of the vectors, shape (n_vectors, dimensions), have no direction that can be compared in float32.
+
+    They are zero, have NaN or infinity, or are so long or short that their squares are no float32 numbers.
+    """
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        faulty: npt.NDArray[np.bool_] = ~(np.isfinite(squares) & (squares > LEAST_SQUARE))
+    return faulty
+
+
+def why_unusable(vector: Array) -> str:
+    """Say what is wrong with an unusable vector."""
+    if np.isnan(vector).any():
+        return "the vector has NaN"
+    if np.isinf(vector).any():
+        return "the vector has infinity"
+    if not vector.any():
+        return "the vector is zero; it has no direction"
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    return f"the vector's length is {length:.3g}, too far from 1 to be compared; scale it to length 1"
 
 
 class Vector(UserDefinedType[Array]):

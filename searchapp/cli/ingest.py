@@ -9,9 +9,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import typer
 
 import searchapp
@@ -19,7 +22,7 @@ from searchapp import errors
 from searchapp.cli import options, output
 from searchapp.ingest.documents import Fields, Rejected
 from searchapp.ingest.ingestion import Progress, Summary
-from searchapp.ingest.readers import open_source
+from searchapp.ingest.readers import Source, open_source
 
 logger = logging.getLogger("searchapp")
 
@@ -46,6 +49,18 @@ def ingest(
         str | None,
         typer.Option("--metadata", metavar="F,F", help="The fields kept as metadata. Default: all the others."),
     ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            "--vectors",
+            metavar="FILE.npy",
+            help="Embeddings that are there already: row i is of the source's row i. Needs --model.",
+        ),
+    ] = None,
+    vector: Annotated[
+        str | None,
+        typer.Option("--vector", metavar="F", help="The field that is the row's own embedding. Needs --model."),
+    ] = None,
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
     no_chunking: options.NoChunking = False,
@@ -56,30 +71,59 @@ def ingest(
 ) -> None:
     """Put documents into a collection, made where it is absent. Unchanged ones are not encoded again."""
     tokens = options.chunk_tokens(chunk_tokens, no_chunking)
-    fields = Fields(key=key, title=title, text=_names(text) or (), metadata=_names(metadata))
+    fields = Fields(key=key, title=title, text=_names(text) or (), metadata=_names(metadata), embedding=vector)
     opened = open_source(source, fields)
+    if vectors is not None or vector is not None:
+        _check_embedded(vectors, vector, model, tokens)
+    given = None if vectors is None else _read_vectors(vectors, opened)
     rejects = RejectFile(opened.name)
     try:
         with ExitStack() as stack:
             db = stack.enter_context(searchapp.connect())
             stack.enter_context(rejects)
             show = stack.enter_context(progress_bar(opened.total_bytes, lambda _: opened.position))
-            summary = db.ingest(
-                opened,
-                collection=collection,
-                model=model,
-                chunk_tokens=tokens,
-                prune=prune,
-                yes=yes,
-                on_rejected=None if strict else rejects.write,
-                on_progress=show,
-            )
+            if vectors is None and vector is None:
+                put = partial(db.ingest, opened, model=model, chunk_tokens=tokens)
+            else:
+                put = partial(db.load_vectors, opened, given, model=model or "")
+            on_rejected = None if strict else rejects.write
+            summary = put(collection=collection, prune=prune, yes=yes, on_rejected=on_rejected, on_progress=show)
     except errors.PruneRefused as exc:
         report(exc.summary, rejects.path, json)
         raise
     report(summary, rejects.path, json)
     if summary.not_pruned:
         logger.warning("nothing was pruned: %s; mend these rows and ingest again", summary.not_pruned)
+
+
+def _check_embedded(vectors: Path | None, vector: str | None, model: str | None, tokens: int | None) -> None:
+    """Check what goes with embeddings that are there already.
+
+    :raises errors.InvalidInput: it does not.
+    """
+    if vectors is not None and vector is not None:
+        raise errors.InvalidInput("give --vectors or --vector, not both")
+    if model is None:
+        raise errors.InvalidInput("say which model the vectors came from: --model NAME")
+    if tokens:
+        raise errors.InvalidInput("--chunk-tokens cuts texts to encode them; a vector stands for a whole document")
+
+
+def _read_vectors(path: Path, source: Source) -> npt.NDArray[Any]:
+    """Open a file of vectors, which is not read into memory, and check that it has as many rows as the source.
+
+    :raises errors.InvalidInput: it cannot be read, or has not.
+    """
+    try:
+        vectors: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as exc:
+        reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc).splitlines()[0]
+        raise errors.InvalidInput(f"{path} cannot be read as an array of numbers (.npy): {reason}") from exc
+    if source.path is not None and vectors.ndim == 2:
+        rows = sum(1 for _ in source)
+        if rows != len(vectors):
+            raise errors.InvalidInput(f"{path} has {len(vectors):,} rows, {source.label} {rows:,}; expected as many")
+    return vectors
 
 
 class RejectFile:
@@ -142,8 +186,7 @@ def progress_bar(total: int | None, position: Callable[[Progress], int]) -> Iter
 
         def show(made: Progress) -> None:
             if made.indexing:
-                bar.tasks[0].total = None  # nobody knows how long that takes
-                bar.update(task, description="building the index")
+                bar.update(task, description="building the index", total=1, completed=made.indexed)
                 return
             elapsed = bar.tasks[0].elapsed or 0
             rate = made.documents / elapsed if elapsed else 0.0

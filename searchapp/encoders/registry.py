@@ -32,12 +32,19 @@ class Registry:
 
     def model(self, name: str) -> Model:
         """Say what a model is; one that is published or was exported is not loaded for that."""
+        if found := self.known(name):
+            return found
+        name = weights.canonical_name(name)
+        return self._cache.describe(name, _revision(name)) or self.encoder(name).model
+
+    def known(self, name: str) -> Model | None:
+        """What a model is, where that is known without loading it or asking the network."""
         name = weights.canonical_name(name)
         if published := weights.PUBLISHED.get(name):
             return published.model
         if name in self._loaded:
             return self._loaded[name].model
-        return self._cache.describe(name, _revision(name)) or self.encoder(name).model
+        return self._cache.describe(name, _revision(name)) if weights.is_folder(name) else None
 
     def encoder(self, name: str) -> Encoder:
         """Load a model, or return it where it is loaded.

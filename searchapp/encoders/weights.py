@@ -30,6 +30,8 @@ class Published:
 
 DEFAULT = "all-MiniLM-L6-v2"
 PROVIDER = "sentence-transformers"
+# Of a model that is only named, by who brings its embeddings.
+EXTERNAL = "external"
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model")
 
 PUBLISHED = {

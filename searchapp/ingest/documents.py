@@ -22,12 +22,16 @@ MAX_KEY_BYTES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One thing to be found: its key, its text as it came, its title or None, and metadata of JSON values."""
+    """One thing to be found: its key, its text as it came, its title or None, and metadata of JSON values.
+
+    ``embedding`` is what a document brings of its own, to be stored as it is; None in one that is read.
+    """
 
     key: str
     text: str
     title: str | None
     metadata: dict[str, Any]
+    embedding: Any = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +39,19 @@ class Fields:
     """Which fields of a row mean what.
 
     ``key`` None is the first of ``id``, ``_id`` and ``key`` that a row has; ``title`` None is ``title``; ``text`` () is
-    ``text``, and several are joined by a blank line; ``metadata`` None is every field that is none of these.
+    ``text``, and several are joined by a blank line; ``metadata`` None is every field that is none of these;
+    ``embedding`` is the field of the documents' own embeddings.
     """
 
     key: str | None = None
     title: str | None = None
     text: tuple[str, ...] = ()
     metadata: tuple[str, ...] | None = None
+    embedding: str | None = None
 
     def named(self) -> list[str]:
         """List every field that is named here, each once."""
-        singles = [name for name in (self.key, self.title) if name is not None]
+        singles = [name for name in (self.key, self.title, self.embedding) if name is not None]
         return list(dict.fromkeys([*singles, *self.text, *(self.metadata or ())]))
 
 
@@ -87,7 +93,8 @@ def from_row(row: Mapping[str, Any], fields: Fields = DEFAULT_FIELDS) -> Documen
     """
     key = read_key(row, fields)
     try:
-        return Document(key, _text(row, fields), _title(row, fields), _metadata(row, fields))
+        embedding = None if fields.embedding is None else row.get(fields.embedding)
+        return Document(key, _text(row, fields), _title(row, fields), _metadata(row, fields), embedding)
     except InvalidValue as exc:
         raise InvalidRow(str(exc), key) from exc
 
@@ -101,16 +108,14 @@ def from_object(source: Any) -> Document:
     {'price': 80}
     """
     row = _as_row(source)
-    document = from_row(row, _OBJECT_FIELDS)
+    key = read_key(row, _OBJECT_FIELDS)
     metadata = row.get("metadata")
-    if metadata is None:
-        return document
-    if not isinstance(metadata, Mapping):
-        raise InvalidRow(f"metadata is {values.describe(metadata)}, expected a mapping", document.key)
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InvalidRow(f"metadata is {values.describe(metadata)}, expected a mapping", key)
     try:
-        return dataclasses.replace(document, metadata=_checked(metadata))
+        return Document(key, _text(row, _OBJECT_FIELDS), _title(row, _OBJECT_FIELDS), _checked(metadata or {}))
     except InvalidValue as exc:
-        raise InvalidRow(str(exc), document.key) from exc
+        raise InvalidRow(str(exc), key) from exc
 
 
 def read_key(row: Mapping[str, Any], fields: Fields = DEFAULT_FIELDS) -> str:
@@ -149,11 +154,14 @@ def title_field(fields: Fields) -> str:
 
 
 def _key_field(row: Mapping[str, Any], fields: Fields) -> str | None:
-    candidates = DEFAULT_KEYS if fields.key is None else (fields.key,)
-    return next((name for name in candidates if name in row), None)
+    if fields.key is not None:
+        return fields.key if fields.key in row else None
+    return next((name for name in DEFAULT_KEYS if name in row), None)
 
 
 def _key_text(value: Any, name: str) -> str:
+    if type(value) is str:
+        return value
     if type(value).__module__ == "numpy":
         value = values.to_json(value, name)
     match value:
@@ -175,6 +183,8 @@ def _key_text(value: Any, name: str) -> str:
 
 def _text(row: Mapping[str, Any], fields: Fields) -> str:
     names = fields.text or DEFAULT_TEXT
+    if len(names) == 1 and type(text := row.get(names[0])) is str and text and not text.isspace():
+        return values.check_text(text, names[0])
     found = [(name, row[name]) for name in names if row.get(name) is not None]
     if not found:
         raise InvalidValue(f"no field {' or '.join(repr(name) for name in names)}")
@@ -190,7 +200,10 @@ def _text(row: Mapping[str, Any], fields: Fields) -> str:
 
 def _title(row: Mapping[str, Any], fields: Fields) -> str | None:
     name = title_field(fields)
-    title = values.to_json(row.get(name), name)
+    title = row.get(name)
+    if title is None:
+        return None
+    title = values.to_json(title, name)
     if isinstance(title, (list, dict)):
         raise InvalidValue(f"{quote(name)} is {values.describe(title)}, expected text")
     return None if title is None or title == "" else str(title)
@@ -199,7 +212,7 @@ def _title(row: Mapping[str, Any], fields: Fields) -> str | None:
 def _metadata(row: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
     if fields.metadata is not None:
         return _checked({name: row[name] for name in fields.metadata if name in row})
-    used = {_key_field(row, fields), title_field(fields), *(fields.text or DEFAULT_TEXT)}
+    used = {_key_field(row, fields), title_field(fields), fields.embedding, *(fields.text or DEFAULT_TEXT)}
     return _checked({name: value for name, value in row.items() if name not in used})
 
 

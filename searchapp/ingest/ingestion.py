@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from searchapp import errors, models, spaces
 from searchapp.database import Transaction
 from searchapp.encoders import Encoder
 from searchapp.ingest import load
 from searchapp.ingest.documents import Document, Rejected
+from searchapp.ingest.embedded import Rows
 from searchapp.spaces import Space
 
 DELETE_BATCH = 1000
@@ -45,20 +48,12 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an ingest is: ``documents`` done (unchanged ones counted in), or the index being built."""
+    """How far an ingest is: ``documents`` done (unchanged ones counted in), then the index being built: ``indexed`` is
+    the share of it that is done, 0 to 1."""
 
     documents: int
     indexing: bool = False
-
-
-class Rows(Protocol):
-    """What is ingested: a source, or a caller's own documents."""
-
-    def __iter__(self) -> Iterator[Document | Rejected]: ...
-
-    def repeated(self, key: str) -> Rejected:
-        """Reject the row that came last, because a row before it has its key."""
-        ...
+    indexed: float = 0.0
 
 
 class Ingestion:
@@ -123,22 +118,36 @@ class Ingestion:
         def encoder() -> Encoder:
             return self._encoder(space)
 
-        batches = (load.prepare(self._transaction, space, batch, encoder) for batch in load.batches(rows))
+        documents = (load.Row.of(space.collection_id, row) for row in rows)
+        batches = (load.prepare(self._batch, space, batch, encoder) for batch in load.batches(documents))
         for prepared in _ahead(batches) if self._own_transactions else batches:
-            total += load.write(self._transaction, space, prepared, encoder)
+            total += load.write(self._batch, space, prepared, encoder)
             self._written = total.documents
             self._on_progress(Progress(total.documents + total.unchanged))
         return total
+
+    @contextmanager
+    def _batch(self) -> Iterator[Connection]:
+        """A transaction whose end is not waited for until it is on the disk: :meth:`_finish` waits for all at once."""
+        with self._transaction() as connection:
+            if self._own_transactions:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+            yield connection
 
     def _finish(self, space: Space) -> None:
         """What a load does at its end: the index where it is not there yet, and fresh statistics."""
         if not self._own_transactions:
             return
         if not space.indexed:
-            self._on_progress(Progress(len(self._accepted), indexing=True))
-            spaces.build_index(self._transaction, space)
+            count = len(self._accepted)
+            self._on_progress(Progress(count, indexing=True))
+            spaces.build_index(
+                self._transaction, space, lambda share: self._on_progress(Progress(count, indexing=True, indexed=share))
+            )
         if self._written:
             with self._transaction() as connection:
+                # its commit is waited for, and so are those before it
+                connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'searchapp', 'ingested')")
                 spaces.refresh_statistics(connection, space, self._written)
 
     def _summary(self, total: load.Loaded, started: float) -> Summary:
@@ -151,7 +160,7 @@ class Ingestion:
             if isinstance(row, Rejected):
                 self._reject(row)
             elif row.key in self._accepted:
-                self._reject(source.repeated(row.key))
+                self._reject(source.reject_last(f"the key {row.key!r} was given before", row.key))
             else:
                 self._accepted.add(row.key)
                 yield row
@@ -201,11 +210,25 @@ def _ids(space: Space) -> Select[uuid.UUID]:
 def _ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items, each made in another thread while the one before it is used."""
     end: Any = object()
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, _taking_turns():
         upcoming = pool.submit(next, items, end)
         while (item := upcoming.result()) is not end:
             upcoming = pool.submit(next, items, end)
             yield item
+
+
+@contextmanager
+def _taking_turns() -> Iterator[None]:
+    """Let threads wait for each other for 0.5 ms at most, not for Python's 5.
+
+    The one that writes waits for the server thirty times a batch, and needs a few microseconds between.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, 0.0005))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def delete_in_batches(

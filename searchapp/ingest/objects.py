@@ -20,9 +20,9 @@ class Objects:
             self._number += 1
             yield each if isinstance(each, Rejected) else self._read(each)
 
-    def repeated(self, key: str) -> Rejected:
-        """Reject the object that came last, because one before it has its key."""
-        return self._rejected(f"the key {key!r} was given before", key)
+    def reject_last(self, reason: str, key: str) -> Rejected:
+        """Reject the object that came last."""
+        return self._rejected(reason, key)
 
     def _read(self, each: Any) -> Document | Rejected:
         try:

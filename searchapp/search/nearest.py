@@ -41,7 +41,7 @@ from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search.filters import compile_filter
 from searchapp.spaces import Space
-from searchapp.vectors import Vector, quote
+from searchapp.vectors import Vector, quote, unusable, why_unusable
 
 MAX_LIMIT = 100_000
 # hnsw.ef_search goes no further.
@@ -131,13 +131,16 @@ def check_vector(vector: npt.ArrayLike, space: Space) -> npt.NDArray[np.float32]
     :raises errors.ModelMismatch: its dimension is not the space's.
     :raises errors.InvalidInput: it is zero, or has NaN or infinity: no direction, no cosine.
     """
-    array = np.asarray(vector, dtype=np.float32)
+    try:
+        array = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as exc:
+        raise errors.InvalidInput("the vector is not a list of numbers") from exc
     if array.shape != (space.dimensions,):
         raise errors.ModelMismatch(
             f"the vector's shape is {array.shape}; the collection {space.collection} has ({space.dimensions},)"
         )
-    if not np.isfinite(array).all() or not array.any():
-        raise errors.InvalidInput("the vector is zero or has NaN or infinity; it has no direction to compare")
+    if unusable(array[None])[0]:
+        raise errors.InvalidInput(why_unusable(array))
     return array
 
 
@@ -148,7 +151,7 @@ def check_vectors(vectors: npt.ArrayLike, space: Space) -> npt.NDArray[np.float3
     """
     try:
         array = np.asarray(vectors, dtype=np.float32)
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         raise errors.InvalidInput("the vectors are not numbers, or not equally long") from exc
     if array.size == 0:
         return np.empty((0, space.dimensions), dtype=np.float32)
@@ -156,11 +159,8 @@ def check_vectors(vectors: npt.ArrayLike, space: Space) -> npt.NDArray[np.float3
         raise errors.ModelMismatch(
             f"the vectors' shape is {array.shape}; the collection {space.collection} has (n, {space.dimensions})"
         )
-    faulty = ~np.isfinite(array).all(axis=1) | ~array.any(axis=1)
-    if faulty.any():
-        raise errors.InvalidInput(
-            f"vector {int(np.flatnonzero(faulty)[0])} is zero or has NaN or infinity; it has no direction to compare"
-        )
+    for place in np.flatnonzero(unusable(array)):
+        raise errors.InvalidInput(f"vector {place}: {why_unusable(array[place])}")
     return array
 
 

@@ -13,6 +13,7 @@ from searchapp import errors, schema, spaces
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.ingest.documents import Document
+from searchapp.partitions import attach_chunks
 from tests.made_up import fill, random_vectors
 
 A = {"key": "a", "text": "Red running shoes", "metadata": {"state": "old"}}
@@ -206,7 +207,7 @@ def test_a_changed_document_loses_its_chunks_in_all_spaces(db: Client, engine: E
             {"id": space.id},
         )
         second = connection.scalar(text("SELECT max(id) FROM searchapp_data.spaces"))
-        spaces._attach_chunks(connection, second, space.dimensions, space.vector_schema)
+        attach_chunks(connection, second, space.dimensions, space.vector_schema)
         connection.execute(
             text(
                 "INSERT INTO searchapp_data.chunks SELECT :second, document_id, position, start, length, embedding"

@@ -75,7 +75,8 @@ def _columns(fields: Fields, header: Sequence[str]) -> list[str] | None:
     """List the columns that are needed; None for all of them."""
     if fields.metadata is None:
         return None
-    needed = {fields.key, documents.title_field(fields), *(fields.text or documents.DEFAULT_TEXT), *fields.metadata}
+    needed = {fields.key, documents.title_field(fields), fields.embedding, *fields.metadata}
+    needed |= {*(fields.text or documents.DEFAULT_TEXT)}
     return [name for name in header if name in needed]
 
 

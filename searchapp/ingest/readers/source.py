@@ -49,10 +49,10 @@ class Source(ABC):
         """Note that so many bytes more have been read."""
         self.position += count
 
-    def repeated(self, key: str) -> Rejected:
-        """Reject the row that came last, because a row before it has its key."""
+    def reject_last(self, reason: str, key: str) -> Rejected:
+        """Reject the row that came last, which was a sound document."""
         place, line = self._last
-        return Rejected(place, line, f"the key {key!r} was given before", key)
+        return Rejected(place, line, reason, key)
 
     @abstractmethod
     def _documents(self) -> Iterator[Document | Rejected]: ...
