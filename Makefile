@@ -12,7 +12,7 @@ endif
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test check quality clean
+.PHONY: help install demo test check quality bench clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ check: .venv/installed  ## Lint, types, layers, compose file, migrations against
 
 quality: .venv/installed  ## What takes longer: SciFact, memory, thirty random kills
 	@$(BIN)/python -m pytest -m quality -rA --durations=5 tests/quality
+
+bench: .venv/installed  ## Measure against the goals (QUICK=1: a tenth; CORPUS=... VECTORS=...)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(VECTORS),--vectors "$(VECTORS)")
 
 clean:  ## Remove .venv and what tools left behind
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
