@@ -12,7 +12,8 @@ from psycopg import sql
 
 from searchapp.search import statements
 from searchapp.spaces import Space
-from searchapp.vectors import Array, Parameter
+from searchapp.vectors import Array
+from searchapp.wire import Parameter
 
 Places = npt.NDArray[np.intp]
 

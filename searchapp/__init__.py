@@ -7,18 +7,40 @@
 '1'
 """
 
-from importlib.metadata import version
+from __future__ import annotations
 
-from searchapp.client import Client, connect
-from searchapp.errors import SearchAppError
-from searchapp.ingest.documents import Document
-from searchapp.ingest.ingestion import Summary
-from searchapp.search.documents import documents
-from searchapp.search.hits import Hit, Hits
-from searchapp.search.nearest import nearest
-from searchapp.spaces import Space
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__version__ = version("searchapp")
+from searchapp import errors
+
+if TYPE_CHECKING:
+    from searchapp.client import Client as Client
+    from searchapp.client import connect as connect
+    from searchapp.errors import SearchAppError as SearchAppError
+    from searchapp.ingest.documents import Document as Document
+    from searchapp.ingest.ingestion import Summary as Summary
+    from searchapp.search.documents import documents as documents
+    from searchapp.search.hits import Hit as Hit
+    from searchapp.search.hits import Hits as Hits
+    from searchapp.search.nearest import nearest as nearest
+    from searchapp.spaces import Space as Space
+
+    __version__: str
+
+# Each is imported when it is first asked for: the command begins to load its model before SQLAlchemy is there.
+_PLACES = {
+    "Client": "searchapp.client",
+    "Document": "searchapp.ingest.documents",
+    "Hit": "searchapp.search.hits",
+    "Hits": "searchapp.search.hits",
+    "SearchAppError": "searchapp.errors",
+    "Space": "searchapp.spaces",
+    "Summary": "searchapp.ingest.ingestion",
+    "connect": "searchapp.client",
+    "documents": "searchapp.search.documents",
+    "nearest": "searchapp.search.nearest",
+}
 __all__ = [
     "Client",
     "Document",
@@ -29,5 +51,20 @@ __all__ = [
     "Summary",
     "connect",
     "documents",
+    "errors",
     "nearest",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("searchapp")
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'searchapp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from searchapp import database, embedded, errors, models, schema, settings, spaces
 from searchapp.encoders import Encoder, Model, weights
-from searchapp.encoders.registry import Registry
+from searchapp.encoders.registry import Registry, shared
 from searchapp.ingest import ingestion, load, values
 from searchapp.ingest.documents import Document, Rejected
 from searchapp.ingest.embedded import Embedded, Rows, check_lengths
@@ -48,7 +48,7 @@ def connect(url: str | None = None, *, engine: Engine | None = None, connection:
     """
     if sum(given is not None for given in (url, engine, connection)) > 1:
         raise errors.InvalidInput("connect() takes one of url, engine and connection")
-    registry = Registry(settings.read().home)
+    registry = shared(settings.read().home)
     if connection is not None:
         database.adopt_connection(connection)
         return Client(connection=connection, registry=registry)

@@ -22,7 +22,7 @@ from searchapp import database, errors, faults, models, partitions
 from searchapp.database import Transaction
 from searchapp.encoders import Model
 from searchapp.partitions import chunks_table, documents_table, estimated_rows, execute
-from searchapp.vectors import quote
+from searchapp.wire import quote
 
 logger = logging.getLogger("searchapp")
 

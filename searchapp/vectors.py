@@ -1,98 +1,14 @@
-"""How vectors travel: the one place where embeddings are turned into what PostgreSQL takes."""
+"""Embeddings as arrays, and which of them can be compared."""
 
 from __future__ import annotations
 
-import struct
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-import pgvector
-import psycopg
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
-from sqlalchemy import Dialect
-from sqlalchemy.types import UserDefinedType
 
 Array = npt.NDArray[np.float32]
 
 # Below, float32 loses the digits of a vector's squared length.
 LEAST_SQUARE = 1e-30
-
-
-class Parameter:
-    """A query vector on its way to PostgreSQL.
-
-    A class of our own, so that its binary dumper can be registered once for all connections (the caller's too) without
-    touching how anybody else's arrays are sent.
-    """
-
-    __slots__ = ("vector",)
-
-    def __init__(self, vector: npt.ArrayLike) -> None:
-        self.vector = np.ascontiguousarray(vector, dtype=np.float32)
-
-
-class _ParameterDumper(Dumper):
-    format = Format.BINARY
-
-    def dump(self, obj: Parameter) -> bytes:
-        return pgvector.Vector(obj.vector).to_binary()
-
-
-class ArrayParameter:
-    """Many query vectors on their way to PostgreSQL: a ``vector[]`` in one piece.
-
-    :param vectors: shape (n_vectors, dimensions).
-    :param oid: of the type vector in that database, which an array has in its head.
-    """
-
-    __slots__ = ("oid", "vectors")
-
-    def __init__(self, vectors: npt.ArrayLike, oid: int) -> None:
-        self.vectors = np.asarray(vectors, dtype=np.float32)
-        self.oid = oid
-
-
-class _ArrayParameterDumper(Dumper):
-    format = Format.BINARY
-
-    def dump(self, obj: ArrayParameter) -> bytes:
-        return array_header(obj.oid, len(obj.vectors)) + packed(obj.vectors).tobytes()
-
-
-def array_header(oid: int, length: int) -> bytes:
-    """What stands before the elements of an array of one dimension in binary.
-
-    *Source:* PostgreSQL's array_send: dimensions, flags, the elements' type; length and lower bound.
-    """
-    return struct.pack(">iiIii", 1, 0, oid, length, 1)
-
-
-def layout(dimensions: int) -> list[Any]:
-    """A vector as it travels, as fields of a NumPy structure: its size in bytes, dimensions, 0, and its elements.
-
-    *Source:* pgvector's vector_send.
-    """
-    return [("size", ">i4"), ("dimensions", ">i2"), ("unused", ">i2"), ("embedding", ">f4", (dimensions,))]
-
-
-def fill(table: npt.NDArray[Any], vectors: npt.ArrayLike) -> None:
-    """Put vectors, shape (n_vectors, dimensions), into a structured array that has the fields of :func:`layout`."""
-    table["dimensions"] = table.dtype["embedding"].shape[0]
-    table["size"] = 4 + table.dtype["embedding"].itemsize
-    table["embedding"] = vectors
-
-
-def packed(vectors: Array) -> npt.NDArray[Any]:
-    """Vectors, shape (n_vectors, dimensions), as they travel in binary."""
-    table = np.zeros(len(vectors), dtype=layout(vectors.shape[1]))
-    fill(table, vectors)
-    return table
-
-
-psycopg.adapters.register_dumper(Parameter, _ParameterDumper)
-psycopg.adapters.register_dumper(ArrayParameter, _ArrayParameterDumper)
 
 
 def unusable(vectors: Array) -> npt.NDArray[np.bool_]:
@@ -116,43 +32,3 @@ def why_unusable(vector: Array) -> str:
         return "the vector is zero; it has no direction"
     length = float(np.linalg.norm(vector.astype(np.float64)))
     return f"the vector's length is {length:.3g}, too far from 1 to be compared; scale it to length 1"
-
-
-class Vector(UserDefinedType[Array]):
-    """SQLAlchemy type ``<schema>.vector(<dimensions>)``: binds float32 arrays in binary.
-
-    pgvector's own type sends text (1.5 times slower) and knows no schema, which some hosts need (``extensions``).
-    """
-
-    cache_ok = True
-
-    def __init__(self, dimensions: int, schema: str) -> None:
-        self.dimensions = dimensions
-        self.schema = schema
-
-    def get_col_spec(self, **_: Any) -> str:
-        return f"{quote(self.schema)}.vector({self.dimensions})"
-
-    def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002  # SQLAlchemy's signature
-        return lambda value: None if value is None else Parameter(value)
-
-
-class VectorArray(UserDefinedType[Array]):
-    """SQLAlchemy type ``<schema>.vector[]``."""
-
-    cache_ok = True
-
-    def __init__(self, schema: str) -> None:
-        self.schema = schema
-
-    def get_col_spec(self, **_: Any) -> str:
-        return f"{quote(self.schema)}.vector[]"
-
-
-def quote(identifier: str) -> str:
-    """Quote a name for SQL.
-
-    >>> quote('we"ird')
-    '"we""ird"'
-    """
-    return '"' + identifier.replace('"', '""') + '"'

@@ -33,6 +33,8 @@ class _Graph(torch.nn.Module):
 def write_graph(folder: Path, path: Path) -> None:
     """Write the graph of the model in a folder: it takes int64 tensors of shape (texts, tokens), any number of both.
 
+    Its weights go into a file beside it, named as the graph and ``.data``.
+
     :raises Exception: whatever the exporter stumbles over.
     """
     transformer = load(folder, attn_implementation="eager")  # MPNet's other ones cannot be traced
@@ -50,7 +52,7 @@ def write_graph(folder: Path, path: Path) -> None:
             output_names=[OUTPUT],
             opset_version=OPSET,
             dynamo=True,
-            external_data=False,
+            external_data=True,
             dynamic_shapes=((shape,) * len(names),),
             verbose=False,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +20,7 @@ QUERIES_KEPT = 1024
 
 
 class Registry:
-    """The encoders of one client, each loaded when it is first needed. Safe for several threads.
+    """Encoders, each loaded when it is first needed. Safe for several threads.
 
     :param home: where exported graphs are kept.
     """
@@ -57,6 +58,16 @@ class Registry:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
 
+    def preload(self, name: str) -> None:
+        """Begin to load a model in another thread, if its graph is here; whoever asks for it then waits for that."""
+
+        def load() -> None:
+            with suppress(Exception):  # whoever asks for it meets the same, and says so
+                self.encoder(name)
+
+        if self.known(name) and self._cache.describe(name, _revision(name)):
+            threading.Thread(target=load, name="searchapp-preload").start()
+
     def encode_query(self, name: str, query: str) -> Array:
         """The embedding of one query, read-only, shape (dimensions,): remembered where it was asked for lately."""
         return self._encode_query(weights.canonical_name(name), query)
@@ -74,6 +85,12 @@ class Registry:
 
         original = SentenceTransformerEncoder(name, weights.locate(name))
         return original if accelerated else self._cache.make(original)
+
+
+@lru_cache
+def shared(home: Path) -> Registry:
+    """The registry of this process: its clients share the models that are loaded."""
+    return Registry(home)
 
 
 def _revision(name: str) -> str:

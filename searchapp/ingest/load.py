@@ -20,7 +20,8 @@ from searchapp.ingest import packing
 from searchapp.ingest.chunking import Chunker
 from searchapp.ingest.documents import Document
 from searchapp.spaces import Space
-from searchapp.vectors import Array, ArrayParameter, quote
+from searchapp.vectors import Array
+from searchapp.wire import ArrayParameter, quote
 
 # The fixed namespace of document ids: uuid5(NAMESPACE, collection id, NUL, key).
 NAMESPACE = uuid.UUID("b2f0e6c4-3c52-5d0e-9f63-2f9a6f3d9c11")

@@ -15,7 +15,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from sqlalchemy import Connection
 
-from searchapp import database, vectors
+from searchapp import database, wire
 from searchapp.vectors import Array
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -46,7 +46,7 @@ class _IdsDumper(Dumper):
     def dump(self, obj: Ids) -> bytes:
         table = np.zeros(len(obj.ids), dtype=[("size", ">i4"), ("id", "V16")])
         table["size"], table["id"] = 16, np.frombuffer(b"".join(obj.ids), dtype="V16")
-        return vectors.array_header(_UUID_OID, len(obj.ids)) + table.tobytes()
+        return wire.array_header(_UUID_OID, len(obj.ids)) + table.tobytes()
 
 
 psycopg.adapters.register_dumper(Ids, _IdsDumper)
@@ -84,12 +84,12 @@ def chunks(
     layout: list[Any] = [("fields", ">i2"), ("space_size", ">i4"), ("space", ">i4"), ("id_size", ">i4"), ("id", "V16")]
     for name in ("position", "start", "length"):
         layout += [(f"{name}_size", ">i4"), (name, ">i4")]
-    table = np.zeros(len(ids), dtype=layout + vectors.layout(embeddings.shape[1]))
+    table = np.zeros(len(ids), dtype=layout + wire.layout(embeddings.shape[1]))
     table["fields"], table["id_size"] = 6, 16
     table["id"] = np.frombuffer(b"".join(ids), dtype="V16")
     for name, values in numbers.items():
         table[f"{name}_size"], table[name] = 4, values
-    vectors.fill(table, embeddings)
+    wire.fill(table, embeddings)
     return memoryview(table.view(np.uint8))  # type: ignore[arg-type]  # a buffer on Python 3.11 too
 
 

@@ -13,7 +13,8 @@ from searchapp import database, spaces
 from searchapp.search import statements
 from searchapp.search.matrix import Row, nearest_by_matrix
 from searchapp.spaces import Space
-from searchapp.vectors import Array, ArrayParameter, Parameter
+from searchapp.vectors import Array
+from searchapp.wire import ArrayParameter, Parameter
 
 # From so many vectors on reading everything once is faster than scanning it for each.
 MATRIX_FROM = 16

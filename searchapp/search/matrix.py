@@ -19,7 +19,8 @@ from psycopg.rows import tuple_row
 
 from searchapp.search import statements
 from searchapp.spaces import Space
-from searchapp.vectors import Array, ArrayParameter, quote
+from searchapp.vectors import Array
+from searchapp.wire import ArrayParameter, quote
 
 Row = tuple[Any, ...]
 

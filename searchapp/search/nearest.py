@@ -41,7 +41,8 @@ from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search.filters import compile_filter
 from searchapp.spaces import Space
-from searchapp.vectors import Vector, quote, unusable, why_unusable
+from searchapp.vectors import unusable, why_unusable
+from searchapp.wire import Vector, quote
 
 MAX_LIMIT = 100_000
 # hnsw.ef_search goes no further.

@@ -15,7 +15,7 @@ from searchapp.models import Document
 from searchapp.search.filters import compile_filter
 from searchapp.search.nearest import nearest_to
 from searchapp.spaces import Space
-from searchapp.vectors import Vector, VectorArray, quote
+from searchapp.wire import Vector, VectorArray, quote
 
 # Some 3 kB each.
 SHAPES_KEPT = 512

@@ -17,7 +17,8 @@ from searchapp.search import asking
 from searchapp.search.hits import Hits
 from searchapp.search.statements import text_of
 from searchapp.spaces import Space
-from searchapp.vectors import Array, Parameter
+from searchapp.vectors import Array
+from searchapp.wire import Parameter
 from tests import conftest
 from tests.made_up import DIMENSIONS, fill, random_vectors, unit
 
@@ -125,8 +126,8 @@ def test_more_is_asked_than_there_is(db: Client, space: Space) -> None:
     [
         (np.ones((2, 3)), r"shape is \(2, 3\); the collection things has \(n, 384\)"),
         (np.ones(DIMENSIONS), r"shape is \(384,\)"),
-        ([np.ones(DIMENSIONS), np.zeros(DIMENSIONS)], "vector 1 is zero"),
-        ([np.full(DIMENSIONS, np.nan)], "vector 0 is zero or has NaN"),
+        ([np.ones(DIMENSIONS), np.zeros(DIMENSIONS)], "vector 1: the vector is zero"),
+        ([np.full(DIMENSIONS, np.nan)], "vector 0: the vector has NaN"),
         ([[1.0, 2.0], [1.0]], "not equally long"),
     ],
 )
