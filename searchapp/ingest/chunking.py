@@ -54,6 +54,8 @@ class Chunker:
         """Cut one document: at least one passage, in the order of the text, together covering all of it
         (without chunking: only its beginning, as far as the model reads)."""
         heading = self._heading(title)
+        if _surely_fits(heading + text, min(self._room, self._chunking.tokens or self._room)):
+            return [Passage(0, len(text), heading + text)]
         room = self._room - self._count(heading)
         if not self._chunking.tokens:
             return [Passage(0, end, heading + text[:end]) for end in [self._end_of_first(text, room)]]
@@ -66,6 +68,8 @@ class Chunker:
         """The title and a space; one that would fill over half of the model's window is cut for the encoding."""
         if not title:
             return ""
+        if _surely_fits(title, self._room // 2):
+            return f"{title} "
         tokens = self._tokenizer.encode(title[:SLICE], add_special_tokens=False)
         if len(tokens) > self._room // 2:
             title = title[: tokens.offsets[self._room // 2 - 1][1]]
@@ -100,6 +104,14 @@ class Chunker:
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) + offset
         words = np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
         return _Tokens(offsets[:, 0], offsets[:, 1], np.diff(words, prepend=-2) != 0)
+
+
+def _surely_fits(text: str, tokens: int) -> bool:
+    """Whether a text has no more tokens than that, seen without a tokenizer: no ASCII character is two tokens.
+
+    (Others may be: a ligature is spelt out. And some tokenizers put a mark of their own in front.)
+    """
+    return len(text) < tokens and text.isascii()
 
 
 def windows(tokens: _Tokens, length: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:

@@ -77,7 +77,7 @@ def nearest(
     :raises errors.ModelMismatch: the vector's dimension is not the space's.
     :raises errors.InvalidInput: limit, vector or filter cannot be.
     """
-    parameter = bindparam(None, check_vector(vector, space), Vector(space.dimensions, space.vector_schema), unique=True)
+    parameter = bindparam(None, check_vector(vector, space), Vector(space.vector_schema), unique=True)
     condition = compile_filter(filter, Document.metadata_) if filter else None
     return nearest_to(space, parameter, limit=limit, condition=condition, exact=exact)
 
@@ -174,7 +174,8 @@ class _Scan:
     def __init__(self, space: Space, vector: ColumnElement[Any], condition: ColumnElement[bool] | None) -> None:
         self.space = space
         self.filtered = condition is not None
-        self.vector = cast(vector, Vector(space.dimensions, space.vector_schema))
+        # without its dimensions: that cast would be made for each row of a prepared plan
+        self.vector = cast(vector, Vector(space.vector_schema))
         self._condition = condition
         self.ctes: list[CTE] = []
 
@@ -195,7 +196,7 @@ class _Scan:
     def distance(self) -> ColumnElement[float]:
         """The distance, written so that the HNSW index is found by it."""
         schema = self.space.vector_schema
-        kind = Vector(self.space.dimensions, schema)
+        kind = Vector(schema, self.space.dimensions)
         operator = f"OPERATOR({quote(schema)}.<=>)"
         return cast(Chunk.embedding, kind).op(operator, return_type=Float())(self.vector)
 

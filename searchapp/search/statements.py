@@ -81,7 +81,7 @@ def _compile(space: Space, limit: int, filtered: bool, exact: bool, many: bool) 
         return nearest_to(space, vector, limit=limit, condition=where, exact=exact)
 
     if not many:
-        vector = bindparam("vector", None, Vector(space.dimensions, space.vector_schema))
+        vector = bindparam("vector", None, Vector(space.vector_schema))
         return _render(nearest(vector).add_columns(current))
     vectors = cast(bindparam("vectors", None), VectorArray(space.vector_schema))
     asked = func.unnest(vectors).table_valued("vector", with_ordinality="place").render_derived("asked")

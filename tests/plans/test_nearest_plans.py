@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from sqlalchemy import Engine
 
@@ -13,7 +14,9 @@ import searchapp
 from searchapp import database
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
+from searchapp.search.statements import text_of
 from searchapp.spaces import Space
+from searchapp.wire import ArrayParameter, Parameter
 from tests import conftest
 from tests.made_up import fill, random_vectors
 from tests.plans.explaining import explain
@@ -69,3 +72,31 @@ def test_other_partitions_are_not_touched(engine: Engine, space: Space, registry
     plan = plan_of(engine, space)
     assert f"chunks_{other.id}" not in plan
     assert f"documents_{other.collection_id}" not in plan
+
+
+def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None:
+    """A cast that depends on the vector would make its generic plan look dearer than planning it each time."""
+    text = text_of(space, limit=10).encode()
+    with database.autocommitting(engine) as driver:
+        cursor = psycopg.RawCursor(driver)
+        for vector in random_vectors(12):
+            cursor.execute(text, [Parameter(vector)], prepare=True)
+        planned = driver.execute(
+            "SELECT custom_plans <= 6, generic_plans >= 6 FROM pg_prepared_statements WHERE statement LIKE '%hnsw%'"
+        )
+        assert planned.fetchall() == [(True, True)]
+
+
+@pytest.mark.parametrize("filter", [None, {"often": 1}])
+def test_many_vectors_go_by_the_index_each(engine: Engine, space: Space, filter: dict[str, int] | None) -> None:
+    text = text_of(space, limit=10, many=True, filter=filter)
+    with database.autocommitting(engine) as driver:
+        cursor = psycopg.RawCursor(driver)
+        vectors = ArrayParameter(random_vectors(5), space.vector_oid)
+        plan = "\n".join(
+            row[0] for row in cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {text}".encode(), [vectors])
+        )
+    assert f"Index Scan using space_{space.id}_hnsw on chunks_{space.id} (actual rows=20.00 loops=5)" in plan or (
+        filter and f"Index Scan using space_{space.id}_hnsw" in plan
+    )
+    assert "never executed" in plan
