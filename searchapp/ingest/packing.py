@@ -20,9 +20,8 @@ from searchapp.vectors import Array
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
-_NULL = struct.pack(">i", -1)
 _JSONB_VERSION = b"\x01"
-_DOCUMENT = struct.Struct(">hiii16s")  # seven fields; collection_id and id are as long in every row
+_DOCUMENT = struct.Struct(">hiii16si")  # seven fields; collection_id and id are as long in every row; the key's size
 _SIZE = struct.Struct(">i")
 
 _UUID_OID = 2950
@@ -56,16 +55,23 @@ def document(
     collection_id: int, document_id: bytes, key: str, title: str | None, text: str, metadata: str, content_hash: bytes
 ) -> bytes:
     """One row of documents; ``metadata`` as JSON."""
-    parts = [_DOCUMENT.pack(7, 4, collection_id, 16, document_id)]
-    for value in (
-        key.encode(),
-        None if title is None else title.encode(),
-        text.encode(),
-        _JSONB_VERSION + metadata.encode(),
-        content_hash,
-    ):
-        parts += [_NULL] if value is None else [_SIZE.pack(len(value)), value]
-    return b"".join(parts)
+    name, body, labels = key.encode(), text.encode(), metadata.encode()
+    heading = b"" if title is None else title.encode()
+    return b"".join(
+        (
+            _DOCUMENT.pack(7, 4, collection_id, 16, document_id, len(name)),
+            name,
+            _SIZE.pack(-1 if title is None else len(heading)),  # -1 is NULL
+            heading,
+            _SIZE.pack(len(body)),
+            body,
+            _SIZE.pack(len(labels) + 1),
+            _JSONB_VERSION,
+            labels,
+            _SIZE.pack(len(content_hash)),
+            content_hash,
+        )
+    )
 
 
 def chunks(
