@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from searchapp import client, errors, models, schema
+from searchapp import client, database, errors, models, schema
+
+logger = logging.getLogger("searchapp")
 
 # "searchapp" in hexadecimal, cut to 63 bits: the advisory lock that racing deployments wait for.
 LOCK = 0x7365617263686170
@@ -116,6 +119,12 @@ def session(connection: Connection) -> Iterator[None]:
 
 def migrate(connection: Connection) -> None:
     """Run what Alembic's command asks for on this connection; leave what was found before in ``attributes``."""
+    if database.is_pooled(connection):
+        logger.warning(
+            "this address seems to be a pooler's; in transaction mode the migration's lock and settings would stay in "
+            "its sessions: migrate with the server's own address"
+        )
+    connection.commit()
     with deployment_lock(connection):
         context.config.attributes["before"] = schema.require_known(connection)
         connection.commit()

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Engine, func, select
 
 from searchapp import database, embedded, errors, models, schema, settings, spaces
+from searchapp.database import Reader
 from searchapp.encoders import Encoder, Model, weights
 from searchapp.encoders.registry import Registry, shared
 from searchapp.ingest import ingestion, load, values
@@ -81,6 +83,14 @@ def migrate_embedded(engine: Engine) -> None:
         logger.info("migrated the embedded database from %s to %s", found or "nothing", database.REVISION)
 
 
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What ``maintain`` did: how many partitions were dropped, and which collections got their index."""
+
+    dropped: int
+    indexed: tuple[str, ...]
+
+
 class Client:
     """A handle on one database. Every call takes the collection's name; none keeps state but the loaded models.
 
@@ -95,9 +105,12 @@ class Client:
         dispose: bool = False,
         registry: Registry,
     ) -> None:
+        source = engine if connection is None else connection
+        assert source is not None
         self._engine = engine
         self._connection = connection
         self._dispose = dispose
+        self._reader = Reader(source, kept=database.KEPT_READY if dispose else 0)
         self._vector_schema: str | None = None
         self._registry = registry
         self._spaces: dict[str, Space] = {}  # as each was seen last; a search asks whether it still is so
@@ -112,6 +125,7 @@ class Client:
 
     def close(self) -> None:
         """Close the pool's connections, if this handle made the pool."""
+        self._reader.close()
         if self._engine is not None and self._dispose:
             self._engine.dispose()
 
@@ -268,7 +282,7 @@ class Client:
         def encode(space: Space) -> Array:
             return self._registry.encode_query(space.model, query)
 
-        ask = partial(asking.ask_one, self._source, limit=limit, filter=filter, exact=exact)
+        ask = partial(asking.ask_one, self._reader, limit=limit, filter=filter, exact=exact)
         return self._ask(collection, encode, ask, by_model=True)[0]
 
     def search_many(
@@ -297,7 +311,7 @@ class Client:
         def encode(space: Space) -> Array:
             return self._encoder(space).encode_queries(queries)
 
-        ask = partial(asking.ask_many, self._source, limit=limit, filter=filter, exact=exact)
+        ask = partial(asking.ask_many, self._reader, limit=limit, filter=filter, exact=exact)
         return self._ask(collection, encode, ask, by_model=True)
 
     def search_by_vector(
@@ -318,7 +332,7 @@ class Client:
         nearest_builder.check_limit(limit)
 
         check = partial(nearest_builder.check_vector, vector)
-        ask = partial(asking.ask_one, self._source, limit=limit, filter=filter, exact=exact)
+        ask = partial(asking.ask_one, self._reader, limit=limit, filter=filter, exact=exact)
         return self._ask(collection, check, ask, by_model=False)[0]
 
     def search_many_by_vector(
@@ -338,7 +352,7 @@ class Client:
         nearest_builder.check_limit(limit)
 
         check = partial(nearest_builder.check_vectors, vectors)
-        ask = partial(asking.ask_many, self._source, limit=limit, filter=filter, exact=exact)
+        ask = partial(asking.ask_many, self._reader, limit=limit, filter=filter, exact=exact)
         return self._ask(collection, check, ask, by_model=False)
 
     # Looking after
@@ -392,14 +406,16 @@ class Client:
                     "the collection is gone, its room not given back yet (%s); run: searchapp db maintain", exc
                 )
 
-    def maintain(self) -> int:
-        """Drop what is retired, make the indexes that are missing. Return how many partitions were dropped."""
+    def maintain(self) -> Maintained:
+        """Drop what is retired, make the indexes that are missing."""
         dropped = self._drop_retired()
+        indexed = []
         for collection in self.collections():
-            if not collection.indexed:
+            if collection.documents and not collection.indexed:
                 with suppress(errors.CollectionMissing):  # dropped a moment ago
                     spaces.build_index(self._transaction, self.space(collection.name))
-        return dropped
+                    indexed += [collection.name] if self.space(collection.name).indexed else []
+        return Maintained(dropped, tuple(indexed))
 
     # The insides
 
@@ -428,19 +444,15 @@ class Client:
         took = Took(round((encoded - started) * share, 3), round((time.perf_counter() - encoded) * share, 3))
         return [_hits(rows, took) for rows in answers]
 
-    @property
-    def _source(self) -> Engine | Connection:
-        source = self._connection if self._engine is None else self._engine
-        assert source is not None
-        return source
-
     def _drop_retired(self) -> int:
         if self._engine is None:
             raise errors.InvalidInput("maintain() needs connections of its own; connect with a URL or an engine")
-        with database.translated(), self._engine.connect() as connection:
-            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        with self._transaction() as connection:
             self._ready(connection)
-            return spaces.drop_retired(connection)
+            if database.is_pooled(connection):
+                return spaces.drop_retired(connection, concurrently=False)
+        with database.translated(), self._engine.connect() as connection:
+            return spaces.drop_retired(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

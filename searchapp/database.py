@@ -7,7 +7,7 @@ import re
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import psycopg.conninfo
 import sqlalchemy
 from psycopg import pq
 from psycopg.rows import tuple_row
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 
 from searchapp import errors
 
@@ -27,8 +27,12 @@ MINIMUM_POSTGRESQL = 16
 MINIMUM_PGVECTOR = (0, 8, 2)
 
 Parameters = dict[str, Any]
-# So many connections are kept for those who ask at the same time; more wait. PostgreSQL itself takes 100 by default.
+# So many connections there are for those who ask at the same time; more wait. PostgreSQL itself takes 100 by default.
 POOL_SIZE = 16
+# So many of them may be kept ready for searches.
+KEPT_READY = 8
+# More rows than this are not kept in memory until the next search.
+MANY_ROWS = 1000
 # A connection that rested longer than this in the pool may have been forgotten by what stands between.
 TRUSTED_SECONDS = 30.0
 
@@ -115,13 +119,16 @@ def _set_up(connection: psycopg.Connection[Any]) -> None:
     another client's. It shows by the process id that it invents for its clients.
     """
     connection.autocommit = True
-    given = connection.info.backend_pid
-    row = connection.execute(
-        "SELECT CASE WHEN pg_backend_pid() = %s THEN set_config('jit', 'off', false) END", [given], prepare=False
-    ).fetchone()
+    statement = "SELECT CASE WHEN pg_backend_pid() = %s THEN set_config('jit', 'off', false) END"
+    row = connection.execute(statement, [connection.info.backend_pid], prepare=False).fetchone()
     if row is None or row[0] is None:
         connection.prepare_threshold = None
     connection.autocommit = False
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Whether a pooler stands between this connection and the server."""
+    return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != driver_of(connection).info.backend_pid
 
 
 def _note_use(_: Any, record: Any) -> None:
@@ -242,6 +249,7 @@ _BY_SQLSTATE: dict[str, type[errors.DatabaseError]] = {
     "28P01": errors.AuthenticationFailed,
     "3D000": errors.DatabaseMissing,
     "42501": errors.PermissionDenied,
+    "53100": errors.DiskFull,
     "55P03": errors.LockNotAvailable,
     "57P01": errors.DatabaseUnavailable,
     "57P02": errors.DatabaseUnavailable,
@@ -268,6 +276,7 @@ _ADVICE: dict[type[errors.DatabaseError], str] = {
     errors.DatabaseUnavailable: "is PostgreSQL running there? check DATABASE_URL",
     errors.PermissionDenied: "connect as a role that has this right",
     errors.LockNotAvailable: "another session holds it; try again",
+    errors.DiskFull: "make room on the server's disk and run it again; what was committed stays",
 }
 
 
@@ -276,6 +285,9 @@ def translate(exc: psycopg.Error) -> errors.DatabaseError:
 
     :return: an exception of ours with a one-line message, to be raised ``from`` the driver's.
     """
+    # what ended a connection, not that the rollback after it failed
+    while isinstance(exc, psycopg.OperationalError) and not exc.sqlstate and isinstance(exc.__context__, psycopg.Error):
+        exc = exc.__context__
     state = exc.sqlstate or ""
     _, refused, words = _first_line(exc).rpartition("FATAL:")
     words = " ".join(words.split())
@@ -283,6 +295,8 @@ def translate(exc: psycopg.Error) -> errors.DatabaseError:
     if not state and isinstance(exc, psycopg.OperationalError):
         kind = next((kind for said, kind in _BY_WORDS if re.search(said, words)), errors.DatabaseUnavailable)
     advice = "" if state.startswith("SA") else _ADVICE.get(kind, "")
+    if kind is errors.DiskFull and "shared memory" in words:
+        advice = "the server's /dev/shm is too small (docker run --shm-size)"
     if kind is errors.DatabaseUnavailable and (state or refused):
         advice = "try again in a moment"
     return kind(f"{words}; {advice}" if advice else words)
@@ -313,62 +327,103 @@ def translated() -> Iterator[None]:
         ) from exc
 
 
-def fetch(source: Engine | Connection, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run one statement that only reads, and return its rows.
+@dataclass(slots=True)
+class _Lent:
+    """A connection of the pool, made ready for statements that are a transaction each."""
 
-    With an engine it is one round trip, outside of any transaction; where the server has ended the connection meanwhile
-    it is run once more, on a new one. With a connection it is part of the caller's transaction.
+    pooled: PoolProxiedConnection
+    driver: psycopg.Connection[Any]
+    cursor: psycopg.RawCursor[tuple[Any, ...]]
+    autocommit: bool  # as it came
+    used: float = 0.0
 
-    :param text: SQL with ``$1``, ``$2``, ...
-    :param parameters: what psycopg can send.
+
+class Reader:
+    """Runs statements that only read.
+
+    With an engine each is one round trip, outside of any transaction; where the server has ended the connection
+    meanwhile it is run once more, on a new one. With a connection it is part of the caller's transaction. Safe for
+    several threads, with an engine.
+
+    :param kept: so many of the engine's connections are kept ready between statements: taking one from the pool and
+        giving it back costs a twentieth of a search.
     """
-    with translated():
-        if isinstance(source, Connection):
-            return _execute(driver_of(source), text, parameters)
+
+    def __init__(self, source: Engine | Connection, kept: int = 0) -> None:
+        self._source = source
+        self._kept = kept
+        self._ready: list[_Lent] = []
+
+    def fetch(self, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows.
+
+        :param text: SQL with ``$1``, ``$2``, ...
+        :param parameters: what psycopg can send.
+        """
+        with translated():
+            if isinstance(self._source, Connection):
+                cursor = psycopg.RawCursor(driver_of(self._source), row_factory=tuple_row)
+                return cursor.execute(text.encode(), parameters).fetchall()
+            lent = self._take(self._source)
+            try:
+                return self._run(lent, text, parameters)
+            except psycopg.OperationalError:
+                if not lent.driver.closed:
+                    raise
+            self.close()
+            self._source.dispose()  # the others have been ended with it, as like as not
+            return self._run(self._take(self._source), text, parameters)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction whose statements all see one state of the database; a caller's connection has its own ways."""
+        with translated():
+            if isinstance(self._source, Connection):
+                yield self._source
+                return
+            options = {"isolation_level": "REPEATABLE READ"}
+            with self._source.connect().execution_options(**options) as connection, connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        """Give the connections that are kept back to the pool."""
+        while self._ready:
+            with suppress(IndexError):  # another thread has taken it
+                self._give_back(self._ready.pop())
+
+    def _run(self, lent: _Lent, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
-            with autocommitting(source) as driver:
-                return _execute(driver, text, parameters)
-        except psycopg.OperationalError:
-            if not driver.closed:
-                raise
-        source.dispose()  # the others have been ended with it, as like as not
-        with autocommitting(source) as driver:
-            return _execute(driver, text, parameters)
+            rows = lent.cursor.execute(text.encode(), parameters).fetchall()
+        except BaseException:
+            self._give_back(lent)
+            raise
+        if len(self._ready) < self._kept and len(rows) < MANY_ROWS:  # the cursor holds on to what it has fetched
+            lent.used = time.monotonic()
+            self._ready.append(lent)
+        else:
+            self._give_back(lent)
+        return rows
 
-
-def _execute(driver: psycopg.Connection[Any], text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
-    return cursor.execute(text.encode(), parameters).fetchall()
-
-
-@contextmanager
-def autocommitting(engine: Engine) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of the pool, on which every statement is its own transaction."""
-    pooled = engine.raw_connection()
-    driver = pooled.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    before = driver.autocommit
-    try:
+    def _take(self, engine: Engine) -> _Lent:
+        while self._ready:
+            with suppress(IndexError):  # another thread has taken it
+                lent = self._ready.pop()
+                if time.monotonic() - lent.used < TRUSTED_SECONDS and not _has_word(lent.driver.fileno()):
+                    return lent
+                self._give_back(lent)  # the pool tries it, or drops it
+        pooled = engine.raw_connection()
+        driver = pooled.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        lent = _Lent(pooled, driver, psycopg.RawCursor(driver, row_factory=tuple_row), driver.autocommit)
         driver.autocommit = True
-        yield driver
-    finally:
-        if driver.info.transaction_status == pq.TransactionStatus.IDLE:
-            driver.autocommit = before
+        return lent
+
+    def _give_back(self, lent: _Lent) -> None:
+        if lent.driver.info.transaction_status == pq.TransactionStatus.IDLE:
+            lent.driver.autocommit = lent.autocommit
         else:  # ended by the server, or interrupted in the middle
-            pooled.invalidate()
-        pooled.close()
-
-
-@contextmanager
-def snapshot(source: Engine | Connection) -> Iterator[Connection]:
-    """A transaction whose statements all see one state of the database; a caller's connection has its own ways."""
-    with translated():
-        if isinstance(source, Connection):
-            yield source
-            return
-        options = {"isolation_level": "REPEATABLE READ"}
-        with source.connect().execution_options(**options) as connection, connection.begin():
-            yield connection
+            lent.pooled.invalidate()
+        lent.pooled.close()
 
 
 def driver_of(connection: Connection) -> psycopg.Connection[Any]:

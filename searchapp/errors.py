@@ -23,6 +23,7 @@ SearchAppError
     ├── DatabaseTooNew           a newer searchapp migrated this database
     ├── PermissionDenied         the role lacks a right
     ├── LockNotAvailable         somebody held a lock for longer than we wait
+    ├── DiskFull                 the server has no room left; what was committed stays
     └── EmbeddedServerError      the embedded server cannot be set up or started
 
 Messages are one line: what was expected, what came, what to do next.
@@ -139,6 +140,10 @@ class PermissionDenied(DatabaseError):
 
 class LockNotAvailable(DatabaseError):
     """Somebody held a lock for longer than we wait."""
+
+
+class DiskFull(DatabaseError):
+    """The server has no room left on its disk."""
 
 
 class EmbeddedServerError(DatabaseError):

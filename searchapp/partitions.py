@@ -106,6 +106,8 @@ def watching_index(
     def watch() -> None:
         while not done.wait(WATCHING_INTERVAL):
             with suppress(errors.DatabaseError), transaction() as another:
+                if done.is_set():  # this connection came late: the pool has had none to spare
+                    return
                 share = another.execute(
                     text(
                         "SELECT blocks_done::float8 / nullif(blocks_total, 0)"
@@ -113,7 +115,7 @@ def watching_index(
                     ),
                     {"pid": builder},
                 ).scalar()
-                if share is not None:
+                if share is not None and not done.is_set():
                     told(min(share, 1.0))
 
     watcher = threading.Thread(target=watch, name="searchapp-index-progress", daemon=True)
@@ -122,7 +124,7 @@ def watching_index(
         yield
     finally:
         done.set()
-        watcher.join()
+        watcher.join(WATCHING_INTERVAL)  # no longer: it may wait for the connection that is about to be given back
 
 
 def estimated_rows(connection: Connection, table: sql.Identifier) -> float:
@@ -147,13 +149,17 @@ def finish_detaching(connection: Connection) -> None:
         )
 
 
-def drop_partition(connection: Connection, parent: str, partition: str) -> None:
-    """Detach and drop a partition, or what an earlier call has left of it; ``connection`` is in autocommit."""
+def drop_partition(connection: Connection, parent: str, partition: str, *, concurrently: bool) -> None:
+    """Detach and drop a partition, or what an earlier call has left of it.
+
+    :param concurrently: without a lock that searches would wait for; ``connection`` is in autocommit.
+    """
     attached = text("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(:name))")
     table = sql.Identifier(models.SCHEMA, partition)
     if connection.scalar(attached, {"name": f"{models.SCHEMA}.{partition}"}):
         of = sql.Identifier(models.SCHEMA, parent)
-        execute(connection, "ALTER TABLE {of} DETACH PARTITION {table} CONCURRENTLY", of=of, table=table)
+        how = " CONCURRENTLY" if concurrently else ""
+        execute(connection, "ALTER TABLE {of} DETACH PARTITION {table}" + how, of=of, table=table)
     execute(connection, "DROP TABLE IF EXISTS {table}", table=table)
 
 

@@ -342,39 +342,50 @@ def retire(connection: Connection, name: str) -> None:
     connection.execute(update(models.Space).where(models.Space.collection_id == retired).values(state="retired"))
 
 
-def drop_retired(connection: Connection) -> int:
+def drop_retired(connection: Connection, *, concurrently: bool = True) -> int:
     """Detach and drop the partitions of retired collections and spaces; finishes what an earlier call was killed in.
 
     :param connection: in autocommit, for nothing that is CONCURRENTLY runs in a transaction.
+    :param concurrently: False behind a pooler, where a lock or a setting of the session would become another's:
+        ``connection`` is in a transaction then, and searches may have to wait for a moment.
     :return: how many partitions were dropped; none where another process is at it.
     :raises errors.LockNotAvailable: somebody's open transaction has read them; another call goes on.
     """
+    if not concurrently:
+        if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": MAINTENANCE_LOCK}):
+            return 0
+        execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        return _drop_retired(connection, concurrently=False)
     if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MAINTENANCE_LOCK}):
         return 0
     try:
         execute(connection, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-        partitions.finish_detaching(connection)
-        return _drop_spaces(connection) + _drop_collections(connection)
+        return _drop_retired(connection, concurrently=True)
     finally:
         execute(connection, "RESET lock_timeout")
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MAINTENANCE_LOCK})
 
 
-def _drop_spaces(connection: Connection) -> int:
+def _drop_retired(connection: Connection, *, concurrently: bool) -> int:
+    partitions.finish_detaching(connection)
+    return _drop_spaces(connection, concurrently) + _drop_collections(connection, concurrently)
+
+
+def _drop_spaces(connection: Connection, concurrently: bool) -> int:
     retired = select(models.Space.id).where(models.Space.state == "retired").order_by(models.Space.id)
     ids = connection.scalars(retired).all()
     for space_id in ids:
-        partitions.drop_partition(connection, "chunks", f"chunks_{space_id}")
+        partitions.drop_partition(connection, "chunks", f"chunks_{space_id}", concurrently=concurrently)
         connection.execute(sqlalchemy.delete(models.Space).where(models.Space.id == space_id))
     return len(ids)
 
 
-def _drop_collections(connection: Connection) -> int:
+def _drop_collections(connection: Connection, concurrently: bool) -> int:
     has_spaces = select(models.Space.id).where(models.Space.collection_id == models.Collection.id).exists()
     retired = select(models.Collection.id).where(models.Collection.state == "retired", ~has_spaces)
     ids = connection.scalars(retired.order_by(models.Collection.id)).all()
     for collection_id in ids:
-        partitions.drop_partition(connection, "documents", f"documents_{collection_id}")
+        partitions.drop_partition(connection, "documents", f"documents_{collection_id}", concurrently=concurrently)
         connection.execute(sqlalchemy.delete(models.Collection).where(models.Collection.id == collection_id))
     return len(ids)
 

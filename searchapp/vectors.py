@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,12 @@ def unusable(vectors: Array) -> npt.NDArray[np.bool_]:
         squares = np.einsum("ij,ij->i", vectors, vectors)
         faulty: npt.NDArray[np.bool_] = ~(np.isfinite(squares) & (squares > LEAST_SQUARE))
     return faulty
+
+
+def is_usable(vector: Array) -> bool:
+    """Whether one vector, shape (dimensions,), can be compared; see :func:`unusable`."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return LEAST_SQUARE < float(vector @ vector) < math.inf
 
 
 def why_unusable(vector: Array) -> str:

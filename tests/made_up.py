@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import psycopg
 from psycopg.types.json import Jsonb
+from sqlalchemy import Engine
 
-from searchapp import spaces
+from searchapp import database, spaces
 from searchapp.client import Client
 from searchapp.ingest import load
 from searchapp.spaces import Space
@@ -27,6 +30,13 @@ def unit(vectors: Array) -> Array:
 def random_vectors(count: int) -> Array:
     """Random directions, float32, shape (count, 384)."""
     return unit(RANDOM.standard_normal((count, DIMENSIONS)).astype(np.float32))
+
+
+@contextmanager
+def driver_of(engine: Engine) -> Iterator[psycopg.Connection[Any]]:
+    """The connection of the pool that was used last."""
+    with engine.connect() as connection:
+        yield database.driver_of(connection)
 
 
 def fill(db: Client, name: str, chunks: list[Array], metadata: Callable[[int], dict[str, Any]] = lambda _: {}) -> Space:

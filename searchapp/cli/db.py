@@ -104,10 +104,12 @@ def shell() -> None:
 
 @app.command()
 def maintain() -> None:
-    """Drop what is retired and finish what was interrupted."""
+    """Drop what is retired, finish what was interrupted, make the indexes that are missing."""
     with searchapp.connect() as db:
-        dropped = db.maintain()
-    print(f"dropped {dropped} retired partitions" if dropped else "nothing to do")
+        done = db.maintain()
+    said = [f"dropped {done.dropped} retired partitions"] if done.dropped else []
+    said += [f"made the index of {name}" for name in done.indexed]
+    print("; ".join(said) or "nothing to do")
 
 
 @contextmanager

@@ -99,11 +99,14 @@ class Cache:
             with _locked(self.folder / "lock"):
                 made = self._files(model.name, model.revision).open()  # by another process
                 return made or self._export(original)
+        except OSError as exc:
+            reason = f"its ONNX graph cannot be kept in {self.folder} ({exc.strerror})"
         except Exception as exc:  # whatever the exporter stumbles over: the original works, more slowly
-            reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
-            logger.warning("encoding more slowly: %s cannot be exported to ONNX (%s)", model.name, reason)
+            said = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+            reason = f"it cannot be exported to ONNX ({said})"
             logger.debug("the export failed", exc_info=True)
-            return original
+        logger.warning("encoding %s more slowly: %s", model.name, reason)
+        return original
 
     def _export(self, original: SentenceTransformerEncoder) -> Encoder:
         from searchapp.encoders import export  # imports torch

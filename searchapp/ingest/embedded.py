@@ -100,7 +100,7 @@ class Embedded:
             return None, "the vector is not a list of numbers"
         if vector.size != (self.dimensions or vector.size):
             return None, f"the vector has {vector.size} dimensions, expected {self.dimensions}"
-        if vectors.unusable(vector[None])[0]:
+        if not vectors.is_usable(vector):
             return None, vectors.why_unusable(vector)
         self.dimensions = vector.size
         return vector, ""

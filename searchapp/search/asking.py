@@ -7,9 +7,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Engine
-
 from searchapp import database, spaces
+from searchapp.database import Reader
 from searchapp.search import statements
 from searchapp.search.matrix import Row, nearest_by_matrix
 from searchapp.spaces import Space
@@ -25,7 +24,7 @@ class Outdated(Exception):
 
 
 def ask_one(
-    source: Engine | Connection,
+    reader: Reader,
     space: Space,
     vector: Array,
     *,
@@ -39,11 +38,11 @@ def ask_one(
     :raises Outdated: as it says; where there are no rows it cannot be known.
     """
     text = statements.text_of(space, limit=limit, filter=filter, exact=exact)
-    return [_checked(database.fetch(source, text, [Parameter(vector)]))]
+    return [_checked(reader.fetch(text, [Parameter(vector)]))]
 
 
 def ask_many(
-    source: Engine | Connection,
+    reader: Reader,
     space: Space,
     vectors: Array,
     *,
@@ -58,13 +57,13 @@ def ask_many(
     if not len(vectors):
         return []
     if exact and len(vectors) >= MATRIX_FROM:
-        with database.snapshot(source) as connection:
+        with reader.snapshot() as connection:
             if spaces.find(connection, space.collection, space.vector_schema) != space:
                 raise Outdated
             driver = database.driver_of(connection)
             return nearest_by_matrix(driver, space, vectors, limit=limit, filter=filter)
     text = statements.text_of(space, limit=limit, filter=filter, exact=exact, many=True)
-    rows = _checked(database.fetch(source, text, [ArrayParameter(vectors, space.vector_oid)]))
+    rows = _checked(reader.fetch(text, [ArrayParameter(vectors, space.vector_oid)]))
     answers: list[list[Row]] = [[] for _ in vectors]
     for place, group in groupby(rows, key=itemgetter(-1)):
         answers[place - 1] = list(group)

@@ -41,7 +41,7 @@ from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search.filters import compile_filter
 from searchapp.spaces import Space
-from searchapp.vectors import unusable, why_unusable
+from searchapp.vectors import is_usable, unusable, why_unusable
 from searchapp.wire import Vector, quote
 
 MAX_LIMIT = 100_000
@@ -140,7 +140,7 @@ def check_vector(vector: npt.ArrayLike, space: Space) -> npt.NDArray[np.float32]
         raise errors.ModelMismatch(
             f"the vector's shape is {array.shape}; the collection {space.collection} has ({space.dimensions},)"
         )
-    if unusable(array[None])[0]:
+    if not is_usable(array):
         raise errors.InvalidInput(why_unusable(array))
     return array
 

@@ -27,6 +27,7 @@ def test_python_of_the_readme_runs(
     monkeypatch.setenv("DATABASE_URL", url)
     with Session(engine) as session:
         names: dict[str, Any] = {"session": session, "vector": np.ones(384, dtype=np.float32)}
+        names |= {"documents": [{"key": "1", "text": "Red shoes"}], "vectors": np.ones((1, 384))}
         for block in blocks("python"):
             exec(block, names)
         assert len(names["rows"]) == 2
@@ -39,6 +40,8 @@ def test_commands_of_the_readme_run(run: Run, tmp_path: Path) -> None:
         '{"id": 1, "text": "Red shoes", "lang": "en", "year": 2024}\n{"id": 2, "text": "Rote Schuhe", "lang": "de"}\n'
     )
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("searchapp ")]
+    commands += re.findall(r"`(searchapp ingest [^`]*--vectors [^`]*)`", README)
+    np.save(tmp_path / "articles.npy", np.eye(2, 384))
     assert len(commands) >= 3
     for command in commands:
         done = run(*shlex.split(command, comments=True)[1:])

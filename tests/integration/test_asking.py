@@ -20,7 +20,7 @@ from searchapp.spaces import Space
 from searchapp.vectors import Array
 from searchapp.wire import Parameter
 from tests import conftest
-from tests.made_up import DIMENSIONS, fill, random_vectors, unit
+from tests.made_up import DIMENSIONS, driver_of, fill, random_vectors, unit
 
 QUERIES = random_vectors(40)
 
@@ -181,14 +181,14 @@ def test_a_search_is_one_round_trip_that_is_prepared(
     for query in QUERIES:
         db.search_by_vector(query, collection="things")
     assert run == [text_of(space, limit=10).encode()] * len(QUERIES)
-    with database.autocommitting(engine) as driver:
+    with driver_of(engine) as driver:
         prepared = driver.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%hnsw%'")
         assert prepared.fetchone() == (1,)
 
 
 def test_an_ended_connection_is_replaced(db: Client, engine: Engine, space: Space) -> None:
     db.search_by_vector(QUERIES[0], collection=space.collection)
-    with database.autocommitting(engine) as driver:  # the one used last
+    with driver_of(engine) as driver:  # the one used last
         pid, address = driver.info.backend_pid, driver.info.dsn
     with psycopg.connect(address) as outside:
         outside.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
@@ -206,7 +206,7 @@ def test_a_callers_transaction_is_searched_too(engine: Engine, registry: Registr
 
 def test_settings_do_not_outlive_a_search(db: Client, engine: Engine, space: Space) -> None:
     db.search_by_vector(QUERIES[0], collection=space.collection, limit=150)
-    with database.autocommitting(engine) as driver:
+    with driver_of(engine) as driver:
         shown = driver.execute("SELECT current_setting('hnsw.ef_search'), current_setting('jit')").fetchone()
     assert shown == ("40", "off")
 
@@ -215,5 +215,5 @@ def test_the_vector_is_sent_in_binary(db: Client, engine: Engine, space: Space) 
     text = text_of(space, limit=10)
     assert "$1" in text
     assert "$2" not in text
-    rows = database.fetch(engine, text, [Parameter(QUERIES[0])])
+    rows = database.Reader(engine).fetch(text, [Parameter(QUERIES[0])])
     assert [row[0] for row in rows] == [hit.key for hit in db.search_by_vector(QUERIES[0], collection="things")]

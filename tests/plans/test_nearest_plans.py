@@ -18,7 +18,7 @@ from searchapp.search.statements import text_of
 from searchapp.spaces import Space
 from searchapp.wire import ArrayParameter, Parameter
 from tests import conftest
-from tests.made_up import fill, random_vectors
+from tests.made_up import driver_of, fill, random_vectors
 from tests.plans.explaining import explain
 
 # With fewer, PostgreSQL rightly reads everything.
@@ -77,7 +77,7 @@ def test_other_partitions_are_not_touched(engine: Engine, space: Space, registry
 def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None:
     """A cast that depends on the vector would make its generic plan look dearer than planning it each time."""
     text = text_of(space, limit=10).encode()
-    with database.autocommitting(engine) as driver:
+    with driver_of(engine) as driver:
         cursor = psycopg.RawCursor(driver)
         for vector in random_vectors(12):
             cursor.execute(text, [Parameter(vector)], prepare=True)
@@ -90,7 +90,7 @@ def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None
 @pytest.mark.parametrize("filter", [None, {"often": 1}])
 def test_many_vectors_go_by_the_index_each(engine: Engine, space: Space, filter: dict[str, int] | None) -> None:
     text = text_of(space, limit=10, many=True, filter=filter)
-    with database.autocommitting(engine) as driver:
+    with driver_of(engine) as driver:
         cursor = psycopg.RawCursor(driver)
         vectors = ArrayParameter(random_vectors(5), space.vector_oid)
         plan = "\n".join(
