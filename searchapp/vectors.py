@@ -26,8 +26,8 @@ def unusable(vectors: Array) -> npt.NDArray[np.bool_]:
 
 def is_usable(vector: Array) -> bool:
     """Whether one vector, shape (dimensions,), can be compared; see :func:`unusable`."""
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return LEAST_SQUARE < float(vector @ vector) < math.inf
+    with np.errstate(over="ignore", invalid="ignore"):
+        return LEAST_SQUARE < float(np.dot(vector, vector)) < math.inf
 
 
 def why_unusable(vector: Array) -> str:

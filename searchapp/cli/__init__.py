@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -18,7 +19,12 @@ def main() -> None:
     logging.basicConfig(format="searchapp: %(message)s", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("searchapp").setLevel(logging.INFO)
     _begin_loading(arguments)
-    sys.exit(_run(arguments, debug))
+    code = _run(arguments, debug)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed, or a full disk: _run has seen to that
+            if stream is not None:
+                stream.flush()
+    os._exit(code)  # all is written; taking every module apart would take another fifth of a second
 
 
 def _begin_loading(arguments: list[str]) -> None:

@@ -28,7 +28,7 @@ def print_json(value: Any) -> None:
 def hits_as_json(hits: Hits) -> dict[str, Any]:
     """The object that ``search --json`` prints."""
     return {
-        "hits": [dataclasses.asdict(hit) for hit in hits],
+        "hits": [hit._asdict() for hit in hits],
         "mode": hits.mode,
         "exact": hits.exact,
         "complete": hits.complete,
@@ -40,7 +40,7 @@ def print_csv(hits: Iterable[Hit]) -> None:
     """Print hits as CSV with a header; metadata is JSON in its column."""
     # Every text is quoted: else Python 3.11 leaves a lone carriage return bare, and its own reader ends the row there.
     writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow([field.name for field in dataclasses.fields(Hit)])
+    writer.writerow(Hit._fields)
     for hit in hits:
         metadata = json.dumps(hit.metadata, ensure_ascii=False)
         writer.writerow([hit.key, hit.title, hit.passage, hit.score, hit.distance, metadata])

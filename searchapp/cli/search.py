@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -37,7 +36,7 @@ def search(
         output.print_json(output.hits_as_json(hits))
     elif jsonl:
         for hit in hits:
-            output.print_json(dataclasses.asdict(hit))
+            output.print_json(hit._asdict())
     elif csv:
         output.print_csv(hits)
     else:

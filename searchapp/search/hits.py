@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):  # five times as fast to make as a frozen dataclass
     """One document found.
 
     ``passage`` is the piece of its text that is nearest; ``distance`` is cosine distance, 0 to 2; ``score`` is
