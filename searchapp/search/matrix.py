@@ -5,7 +5,6 @@ PostgreSQL compares one vector with one row at a time: 256 exact searches read e
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Iterator, Mapping
 from itertools import groupby, pairwise
@@ -109,17 +108,16 @@ def _blocks(
     """
     layout = np.dtype([("id", ">u8", (2,)), ("head", "V4"), ("embedding", ">f4", (space.dimensions,))])
     text = statements.rows_of(space, filter).encode()
-    estimate = cursor.execute(
-        "SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = $1::regclass", [f"searchapp_data.chunks_{space.id}"]
-    ).fetchone()
-    assert estimate is not None
-    ranges = max(1, math.ceil(estimate[0] / BLOCK))
+    table = f"searchapp_data.chunks_{space.id}"
+    size = cursor.execute("SELECT pg_relation_size($1::regclass)", [table]).fetchone()
+    assert size is not None
+    ranges = size[0] // (BLOCK * 4 * space.dimensions) + 1
     bounds = [number * (1 << 128) // ranges for number in range(ranges + 1)]
     for first, after in pairwise(bounds):
         found = cursor.execute(text, [uuid.UUID(int=first), uuid.UUID(int=after - 1)], binary=True).fetchone()
         if found is not None and found[0]:
-            table = np.frombuffer(found[0], dtype=layout)
-            yield table["id"], table["embedding"].astype(np.float32)
+            rows = np.frombuffer(found[0], dtype=layout)
+            yield rows["id"], rows["embedding"].astype(np.float32)
 
 
 def _ranking(space: Space) -> str:

@@ -230,3 +230,29 @@ def test_the_drivers_error_is_kept_as_the_cause() -> None:
     with pytest.raises(errors.DatabaseError) as caught, database.translated():
         raise psycopg.DataError("a fault")
     assert isinstance(caught.value.__cause__, psycopg.DataError)
+
+
+def test_what_ended_a_connection_is_told_not_that_the_rollback_failed() -> None:
+    ended = psycopg.errors.AdminShutdown("terminating connection due to administrator command")
+    try:
+        try:
+            raise ended
+        finally:
+            raise psycopg.OperationalError("the connection is closed")
+    except psycopg.OperationalError as exc:
+        translated = database.translate(exc)
+    assert isinstance(translated, errors.DatabaseUnavailable)
+    assert str(translated) == "terminating connection due to administrator command; try again in a moment"
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("could not extend file: No space left on device", "make room on the server's disk and run it again"),
+        ("could not resize shared memory segment: No space left on device", "/dev/shm is too small"),
+    ],
+)
+def test_a_full_disk_is_told_with_what_to_do(words: str, advice: str) -> None:
+    translated = database.translate(psycopg.errors.DiskFull(words))
+    assert isinstance(translated, errors.DiskFull)
+    assert advice in str(translated)
