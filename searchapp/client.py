@@ -155,14 +155,7 @@ class Client:
         :raises errors.CollectionMismatch: the collection has another model or other chunking.
         """
         self._check_mismatch(collection, model, chunk_tokens)
-        run = Ingestion(
-            self._transaction,
-            lambda: self._open_space(collection, model, chunk_tokens),
-            self._encoder,
-            on_rejected=on_rejected,
-            on_progress=on_progress,
-            own_transactions=self._engine is not None,
-        )
+        run = self._ingestion(lambda: self._open_space(collection, model, chunk_tokens), on_rejected, on_progress)
         return run.run(_rows(documents), prune=prune, yes=yes)
 
     def load_vectors(
@@ -191,12 +184,16 @@ class Client:
         :raises errors.CollectionMismatch: the collection has another model.
         """
         spaces.check_name(collection)
-        space = self._existing(collection)
         known = self._registry.known(model)
         name = weights.canonical_name(model)
-        if space is not None and space.model != name:
-            raise _another_model(space)
-        described = space or known
+
+        def existing() -> Space | None:
+            space = self._existing(collection)
+            if space is not None and space.model != name:
+                raise _another_model(space)
+            return space
+
+        described = existing() or known
         dimensions = None if described is None else described.dimensions
         check_lengths(documents, vectors)
         rows = Embedded(_rows(documents), vectors, dimensions)
@@ -205,16 +202,9 @@ class Client:
             described = known or Model(
                 name, weights.EXTERNAL, revision="", dimensions=rows.dimensions or 0, max_tokens=0
             )
-            return self._existing(collection) or self._create(collection, described, spaces.Chunking(0))
+            return existing() or self._create(collection, described, spaces.Chunking(0))
 
-        run = Ingestion(
-            self._transaction,
-            open_space,
-            self._encoder,
-            on_rejected=on_rejected,
-            on_progress=on_progress,
-            own_transactions=self._engine is not None,
-        )
+        run = self._ingestion(open_space, on_rejected, on_progress)
         return run.run(rows, prune=prune, yes=yes)
 
     def get(self, key: str, *, collection: str) -> Document | None:
@@ -418,6 +408,21 @@ class Client:
         return Maintained(dropped, tuple(indexed))
 
     # The insides
+
+    def _ingestion(
+        self,
+        open_space: Callable[[], Space],
+        on_rejected: Callable[[Rejected], None] | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Ingestion:
+        return Ingestion(
+            self._transaction,
+            open_space,
+            self._encoder,
+            on_rejected=on_rejected,
+            on_progress=on_progress,
+            own_transactions=self._engine is not None,
+        )
 
     def _ask(
         self,

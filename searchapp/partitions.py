@@ -37,12 +37,7 @@ def attach_documents(connection: Connection, collection_id: int) -> None:
     execute(connection, "CREATE TABLE {table} (LIKE searchapp_data.documents INCLUDING ALL)", table=table)
     # At the default of 100 the planner misjudged small values of a filter (a section of 354 among 63,000).
     execute(connection, "ALTER TABLE {table} ALTER COLUMN metadata SET STATISTICS 1000", table=table)
-    execute(
-        connection,
-        "ALTER TABLE searchapp_data.documents ATTACH PARTITION {table} FOR VALUES IN ({id})",
-        table=table,
-        id=sql.Literal(collection_id),
-    )
+    _attach(connection, "documents", table, collection_id)
 
 
 def attach_chunks(connection: Connection, space_id: int, dimensions: int, vector_schema: str) -> None:
@@ -57,11 +52,16 @@ def attach_chunks(connection: Connection, space_id: int, dimensions: int, vector
         dimensions=sql.Literal(dimensions),
     )
     execute(connection, "ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE PLAIN", table=table)
+    _attach(connection, "chunks", table, space_id)
+
+
+def _attach(connection: Connection, parent: str, table: sql.Identifier, key: int) -> None:
     execute(
         connection,
-        "ALTER TABLE searchapp_data.chunks ATTACH PARTITION {table} FOR VALUES IN ({id})",
+        "ALTER TABLE {parent} ATTACH PARTITION {table} FOR VALUES IN ({key})",
+        parent=sql.Identifier(models.SCHEMA, parent),
         table=table,
-        id=sql.Literal(space_id),
+        key=sql.Literal(key),
     )
 
 

@@ -67,9 +67,8 @@ def url(server: database.Parameters, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def engine(url: str) -> Iterator[Engine]:
-    engine = database.create_engine(database.parse_url(url))
-    yield engine
-    engine.dispose()
+    with engine_on(url) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +115,21 @@ def temporary_database(server: database.Parameters, template: str) -> Iterator[s
     _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield database.conninfo({**server, "dbname": name})
     _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def temporary_engine(server: database.Parameters, template: str) -> Iterator[Engine]:
+    """An engine on a copy of a database, for fixtures that last longer than a test."""
+    with temporary_database(server, template) as url, engine_on(url) as engine:
+        yield engine
+
+
+@contextmanager
+def engine_on(url: str) -> Iterator[Engine]:
+    """An engine on a database, its connections closed afterwards."""
+    engine = database.create_engine(database.parse_url(url))
+    yield engine
+    engine.dispose()
 
 
 def _administer(server: database.Parameters, statement: str) -> None:

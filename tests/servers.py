@@ -15,11 +15,14 @@ QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @contextmanager
-def temporary_server() -> Iterator[database.Parameters]:
-    """Start a server and give its libpq parameters; it ends with this process at the latest."""
+def temporary_server(**settings: str) -> Iterator[database.Parameters]:
+    """Start a server and give its libpq parameters; it ends with this process at the latest.
+
+    :param settings: of the server, before those that make it quick.
+    """
     home = Path(tempfile.mkdtemp(prefix="searchapp-tests-"))
     try:
-        yield dict(embedded.start(home, follow_parent=True, settings=QUICK))
+        yield dict(embedded.start(home, follow_parent=True, settings={**QUICK, **settings}))
     finally:
         embedded.stop(home)
         location = embedded.folder(home)

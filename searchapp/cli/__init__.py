@@ -18,7 +18,6 @@ def main() -> None:
     arguments, debug = _take_debug(sys.argv[1:])
     logging.basicConfig(format="searchapp: %(message)s", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("searchapp").setLevel(logging.INFO)
-    _begin_loading(arguments)
     code = _run(arguments, debug)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # closed, or a full disk: _run has seen to that
@@ -42,6 +41,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     Not by Typer's own ``main``, which ends quietly on Ctrl-C and takes a closed pipe for an error.
     """
     try:
+        _begin_loading(arguments)
         import typer
 
         from searchapp.cli.app import app

@@ -65,7 +65,7 @@ class _Candidates:
     def __init__(self, vectors: Array, limit: int) -> None:
         self._vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         self._limit = limit
-        self._best = np.full((len(vectors), limit if limit < BLOCK else 0), np.inf, dtype=np.float32)
+        self._best = np.empty((len(vectors), 0), dtype=np.float32)
         self._found: list[tuple[npt.NDArray[np.intp], npt.NDArray[Any], Array]] = []
 
     def compare(self, ids: npt.NDArray[Any], embeddings: Array) -> None:

@@ -204,10 +204,13 @@ class _Scan:
         """The distance, written so that no index is used."""
         return (self.distance() + literal_column("0")).label("distance")
 
+    def wanted(self, limit: int) -> int:
+        """How many chunks ``limit`` documents have, by the statistics."""
+        return math.ceil(limit * self.space.chunks_per_document)
+
     def fetched(self, limit: int) -> int:
         """How many chunks surely hold ``limit`` documents, in the usual run of things."""
-        wanted = math.ceil(limit * self.space.chunks_per_document)
-        return max(LEAST_FETCHED, (2 if self.filtered else 1) * wanted + FETCHED_BEYOND)
+        return max(LEAST_FETCHED, (2 if self.filtered else 1) * self.wanted(limit) + FETCHED_BEYOND)
 
     def by_index(self, setting: CTE, wanted: int, fetch: int) -> CTE:
         """A rung: up to ``fetch`` chunks, of which ``wanted`` are needed, by the HNSW index under ``setting``."""
@@ -240,8 +243,7 @@ class _Scan:
 def _approximately(scan: _Scan, limit: int) -> Subquery:
     """The rungs: each runs only where those before it gave too few documents."""
     fetch = scan.fetched(limit)
-    wanted = math.ceil(limit * scan.space.chunks_per_document)
-    first = scan.by_index(_setting(scan, min(fetch, MAX_EF_SEARCH)), wanted, fetch)
+    first = scan.by_index(_setting(scan, min(fetch, MAX_EF_SEARCH)), scan.wanted(limit), fetch)
     enough = _enough(scan, first, limit)
     parts = [_best_per_document(first, exact=False, condition=enough)]
     if scan.space.chunks_per_document > 1 and fetch < MAX_EF_SEARCH:

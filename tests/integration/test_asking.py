@@ -28,10 +28,8 @@ QUERIES = random_vectors(20)
 
 @pytest.fixture(scope="module")
 def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
-    with conftest.temporary_database(server, template) as url:
-        engine = database.create_engine(database.parse_url(url))
+    with conftest.temporary_engine(server, template) as engine:
         yield engine
-        engine.dispose()
 
 
 @pytest.fixture(scope="module")

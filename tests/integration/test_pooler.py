@@ -19,13 +19,13 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from searchapp import database, embedded, embedded_files, schema
+from searchapp import database, embedded_files, schema
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.search.hits import Hits
 from tests.acceptance.commands import run_command
 from tests.made_up import driver_of, fill, random_vectors, unit
-from tests.servers import QUICK
+from tests.servers import temporary_server
 
 PGBOUNCER = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian's package: pgbouncer)")
@@ -54,18 +54,11 @@ def direct(folder: Path) -> Iterator[str]:
     """The address of a migrated database of a server that lets its own user in, for whom the pooler connects."""
     names = {folder.owner(), embedded_files.caller().pw_name}
     rules = write(folder / "pg_ident.conf", "".join(f'searchapp  "{name}"  all\n' for name in names))
-    home = Path(tempfile.mkdtemp(prefix="searchapp-tests-"))
-    settings = {**QUICK, "jit": "on", "ident_file": str(rules)}
-    parameters = embedded.start(home, follow_parent=True, settings=settings)
-    try:
+    with temporary_server(jit="on", ident_file=str(rules)) as parameters:
         engine = database.create_engine(parameters)
         schema.upgrade(engine)
         engine.dispose()
         yield database.conninfo(parameters)
-    finally:
-        embedded.stop(home)
-        shutil.rmtree(embedded.folder(home) or home)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
