@@ -288,6 +288,8 @@ class Client:
         """Answer many queries at once, each as :meth:`search` would: they are encoded together, and asked in one
         round trip.
 
+        Many exact ones (16 or more) take some: everything is read once, in blocks, and compared here.
+
         :return: hits for each query, in their order; ``took_ms`` is each one's share.
         """
         if isinstance(queries, str):
@@ -335,6 +337,8 @@ class Client:
         exact: bool = False,
     ) -> list[Hits]:
         """Find what is nearest to each of many vectors, as :meth:`search_by_vector` would, in one round trip.
+
+        Many exact ones (16 or more) take some: everything is read once, in blocks, and compared here.
 
         :param vectors: shape (n_vectors, dimensions).
         :return: hits for each vector, in their order; ``took_ms`` is each one's share.

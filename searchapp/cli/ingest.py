@@ -115,9 +115,11 @@ def _read_vectors(path: Path, source: Source) -> npt.NDArray[Any]:
     :raises errors.InvalidInput: it cannot be read, or has not.
     """
     try:
+        with path.open("rb") as file:  # np.load would take a packed archive of arrays, too
+            np.lib.format.read_magic(file)
         vectors: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc).splitlines()[0]
+        reason = (exc.strerror if isinstance(exc, OSError) else None) or (str(exc).splitlines() or ["damaged"])[0]
         raise errors.InvalidInput(f"{path} cannot be read as an array of numbers (.npy): {reason}") from exc
     if source.path is not None and vectors.ndim == 2:
         rows = sum(1 for _ in source)

@@ -58,6 +58,10 @@ def test_a_column_of_a_parquet_file_is_the_vector(run: Run, db: Client, vectors:
         (["--vectors", "vectors.npy", "--vector", "made", "--model", MODEL], "--vectors or --vector, not both"),
         (["--vectors", "missing.npy", "--model", MODEL], "missing.npy cannot be read"),
         (["--vectors", "things.jsonl", "--model", MODEL], "things.jsonl cannot be read as an array of numbers"),
+        (["--vectors", "packed.npz", "--model", MODEL], "packed.npz cannot be read as an array of numbers"),
+        (["--vectors", "empty.npy", "--model", MODEL], "empty.npy cannot be read as an array of numbers"),
+        (["--vectors", ".", "--model", MODEL], "cannot be read as an array of numbers (.npy): Is a directory"),
+        (["--vectors", "cube.npy", "--model", MODEL], "an array of shape (3, 2, 2)"),
         (["--vectors", "short.npy", "--model", MODEL], "short.npy has 2 rows, things.jsonl 3; expected as many"),
         (["--vectors", "narrow.npy", "--model", MODEL], "have 7 dimensions, the model's have 384"),
         (["--vectors", "vectors.npy", "--model", MODEL, "--chunk-tokens", "20"], "stands for a whole document"),
@@ -69,6 +73,9 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     np.save(tmp_path / "short.npy", vectors[:2])
     np.save(tmp_path / "narrow.npy", vectors[:, :7])
+    np.savez(tmp_path / "packed.npz", vectors)
+    (tmp_path / "empty.npy").touch()
+    np.save(tmp_path / "cube.npy", np.ones((3, 2, 2)))
     done = run("ingest", "things.jsonl", "--collection", "things", *options)
     assert done.returncode == 2
     assert reason in done.stderr
