@@ -20,7 +20,7 @@ DEFAULT_TEXT = ("text",)
 MAX_KEY_BYTES = 2_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Document:
     """One thing to be found: its key, its text as it came, its title or None, and metadata of JSON values.
 
@@ -224,6 +224,8 @@ def _checked(metadata: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _as_row(source: Any) -> Mapping[str, Any]:
+    if type(source) is Document:
+        return {"key": source.key, "text": source.text, "title": source.title, "metadata": source.metadata}
     if not isinstance(source, Mapping):
         row = {name: getattr(source, name) for name in _OBJECT_NAMES if hasattr(source, name)}
         if _is_catalogue(row.get("metadata")):

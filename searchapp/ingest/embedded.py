@@ -58,7 +58,8 @@ class Embedded:
             if vector is None:
                 yield self._rows.reject_last(reason, row.key)
             else:
-                yield Document(row.key, row.text, row.title, row.metadata, vector)
+                row.embedding = vector
+                yield row
         if given is not None and next(given, None) is not None:
             raise _mismatch(f"{count:,}", f"more than {count:,}")
 

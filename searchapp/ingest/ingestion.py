@@ -120,7 +120,8 @@ class Ingestion:
             return self._encoder(space)
 
         documents = (load.Row.of(space.collection_id, row) for row in rows)
-        batches = (load.prepare(self._batch, space, batch, encoder) for batch in load.batches(documents))
+        empty = self._is_empty(space)
+        batches = (load.prepare(self._batch, space, batch, encoder, empty=empty) for batch in load.batches(documents))
         for prepared in _ahead(batches) if self._own_transactions else batches:
             total += load.write(self._batch, space, prepared, encoder)
             self._written = total.documents
@@ -194,6 +195,10 @@ class Ingestion:
                 dataclasses.replace(summary, not_pruned="more than half of the collection"),
             )
         return dataclasses.replace(summary, pruned=delete_in_batches(self._transaction, space, lacking))
+
+    def _is_empty(self, space: Space) -> bool:
+        with self._transaction() as connection:
+            return connection.scalar(_ids(space).order_by(None).limit(1)) is None
 
     def _count(self, space: Space) -> int:
         with self._transaction() as connection:

@@ -20,9 +20,11 @@ from searchapp.vectors import Array
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
-_JSONB_VERSION = b"\x01"
 _DOCUMENT = struct.Struct(">hiii16si")  # seven fields; collection_id and id are as long in every row; the key's size
 _SIZE = struct.Struct(">i")
+_JSONB = struct.Struct(">iB")  # the size, and the version of jsonb's binary form, which is counted in
+_HASH_SIZE = _SIZE.pack(32)
+_NULL = _SIZE.pack(-1)
 
 _UUID_OID = 2950
 
@@ -52,23 +54,21 @@ psycopg.adapters.register_dumper(Ids, _IdsDumper)
 
 
 def document(
-    collection_id: int, document_id: bytes, key: str, title: str | None, text: str, metadata: str, content_hash: bytes
+    collection_id: int, document_id: bytes, key: str, title: str | None, text: str, metadata: bytes, content_hash: bytes
 ) -> bytes:
-    """One row of documents; ``metadata`` as JSON."""
-    name, body, labels = key.encode(), text.encode(), metadata.encode()
-    heading = b"" if title is None else title.encode()
+    """One row of documents; ``metadata`` as JSON, ``content_hash`` of 32 bytes."""
+    name, body = key.encode(), text.encode()
+    heading = None if title is None else title.encode()
     return b"".join(
         (
             _DOCUMENT.pack(7, 4, collection_id, 16, document_id, len(name)),
             name,
-            _SIZE.pack(-1 if title is None else len(heading)),  # -1 is NULL
-            heading,
+            _NULL if heading is None else _SIZE.pack(len(heading)) + heading,
             _SIZE.pack(len(body)),
             body,
-            _SIZE.pack(len(labels) + 1),
-            _JSONB_VERSION,
-            labels,
-            _SIZE.pack(len(content_hash)),
+            _JSONB.pack(len(metadata) + 1, 1),
+            metadata,
+            _HASH_SIZE,
             content_hash,
         )
     )
@@ -77,8 +77,8 @@ def document(
 def chunks(
     space_id: int,
     ids: Sequence[bytes],
-    positions: Sequence[int],
-    starts: Sequence[int],
+    positions: Sequence[int] | int,
+    starts: Sequence[int] | int,
     lengths: Sequence[int],
     embeddings: Array,
 ) -> memoryview:
