@@ -8,13 +8,19 @@ import logging
 import warnings
 from pathlib import Path
 
+import onnx_ir
 import torch
+from onnx_ir.passes.common import ShapeInferencePass
+from onnxscript import optimizer
+from onnxscript.rewriter.ort_fusions import attention, bias_gelu, erfgelu, mha, mha_bias, sdpa
 from sentence_transformers import SentenceTransformer
 
 from searchapp.encoders.onnx import OUTPUT
 from searchapp.encoders.sentence_transformer import load
 
 OPSET = 18
+# What is known beforehand may be put together once, however large it is (bytes).
+_ANY_SIZE = 1 << 40
 
 
 class _Graph(torch.nn.Module):
@@ -30,11 +36,12 @@ class _Graph(torch.nn.Module):
         return torch.nn.functional.normalize(features["sentence_embedding"], p=2, dim=1)
 
 
-def write_graph(folder: Path, path: Path) -> None:
+def write_graph(folder: Path, path: Path, *, fused: bool) -> None:
     """Write the graph of the model in a folder: it takes int64 tensors of shape (texts, tokens), any number of both.
 
     Its weights go into a file beside it, named as the graph and ``.data``.
 
+    :param fused: replace what ONNX Runtime has one node for; it says nothing of how well that went.
     :raises Exception: whatever the exporter stumbles over.
     """
     transformer = load(folder, attn_implementation="eager")  # MPNet's other ones cannot be traced
@@ -44,18 +51,37 @@ def write_graph(folder: Path, path: Path) -> None:
     given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     shape = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=transformer.max_seq_length)}
     with torch.no_grad(), _quietly():
-        torch.onnx.export(
+        program = torch.onnx.export(
             _Graph(transformer, names).eval(),
             tuple(given[name] for name in names),
-            str(path),
             input_names=names,
             output_names=[OUTPUT],
             opset_version=OPSET,
             dynamo=True,
-            external_data=True,
             dynamic_shapes=((shape,) * len(names),),
             verbose=False,
         )
+        if fused:
+            _fuse(program.model)
+        program.save(str(path), external_data=True)
+
+
+def _fuse(model: onnx_ir.Model) -> None:
+    """Make one node of each layer's attention, projections included, and of each GELU and the bias before it.
+
+    A short text's time goes into the number of nodes. ``optimize_for_ort`` would also fuse the layers' normalisation,
+    which ONNX Runtime then does more slowly.
+    """
+    ShapeInferencePass()(model)
+    optimizer.optimize(model)
+    erfgelu.fuse_erfgelu(model)
+    sdpa.fuse_sdpa(model, apply_shape_inference=True)
+    mha.fuse_mha1(model)
+    mha.fuse_mha2(model)
+    mha_bias.fuse_mha_bias(model)
+    attention.fuse_attention(model)
+    bias_gelu.fuse_bias_gelu(model)
+    optimizer.optimize(model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
 
 
 @contextlib.contextmanager

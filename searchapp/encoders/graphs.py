@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("searchapp")
 
 # Raised whenever the export changes: graphs of another version are made anew.
-VERSION = 2
+VERSION = 3
 # How near the graph must come to the original before it is used.
 MINIMUM_COSINE = 0.99999
 SAMPLE = (
@@ -109,15 +109,11 @@ class Cache:
         return original
 
     def _export(self, original: SentenceTransformerEncoder) -> Encoder:
-        from searchapp.encoders import export  # imports torch
-
         model = original.model
         logger.info("exporting %s to ONNX, once; it makes encoding faster", model.name)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="draft-") as folder:
             draft = Cache(Path(folder))._files(model.name, model.revision)
-            export.write_graph(original.folder, draft.graph)
-            original.tokenizer.save(str(draft.tokenizer))
-            check_against(original, OnnxEncoder(model, draft.graph, draft.tokenizer))
+            _write(original, draft)
             draft.describe(model)
             files = self._files(model.name, model.revision)
             for made, kept in zip(dataclasses.astuple(draft), dataclasses.astuple(files), strict=True):
@@ -129,6 +125,23 @@ class Cache:
         stem = f"{slug}-{revision[:16]}-v{VERSION}"
         suffixes = ("onnx.data", "onnx", "tokenizer.json", "json")
         return _Files(*(self.folder / f"{stem}.{suffix}" for suffix in suffixes))
+
+
+def _write(original: SentenceTransformerEncoder, files: _Files) -> None:
+    """Write a graph that gives what the original gives: fused, or as it was exported where that does not."""
+    from searchapp.encoders import export  # imports torch
+
+    original.tokenizer.save(str(files.tokenizer))
+    for fused in (True, False):
+        try:
+            export.write_graph(original.folder, files.graph, fused=fused)
+            check_against(original, OnnxEncoder(original.model, files.graph, files.tokenizer))
+            return
+        except Exception:  # whatever the rewriter stumbles over
+            if not fused:
+                raise
+            logger.debug("the fused graph cannot be used", exc_info=True)
+            files.weights.unlink(missing_ok=True)  # a session may still have it in its memory
 
 
 def check_against(original: Encoder, graph: Encoder) -> None:

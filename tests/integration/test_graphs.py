@@ -6,10 +6,12 @@ import logging
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import pytest
 from tokenizers import Encoding
 
@@ -96,10 +98,30 @@ def test_what_cannot_be_exported_is_encoded_by_the_library(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(
-        "searchapp.encoders.export.write_graph", lambda *_: (_ for _ in ()).throw(RuntimeError("no\nwonder"))
+        "searchapp.encoders.export.write_graph", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no\nwonder"))
     )
     assert Cache(tmp_path / "models").make(original) is original
     assert "encoding all-MiniLM-L6-v2 more slowly: it cannot be exported to ONNX (no)" in caplog.text
+
+
+def test_a_graph_that_cannot_be_fused_is_kept_as_it_was_exported(
+    tmp_path: Path, original: SentenceTransformerEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def zero_the_first(model: onnx_ir.Model) -> None:
+        weights = next(each for each in model.graph.initializers.values() if len(each.shape) == 2)
+        weights.const_value = onnx_ir.tensor(np.zeros(weights.shape.numpy(), dtype=np.float32))
+
+    monkeypatch.setattr("searchapp.encoders.export._fuse", zero_the_first)
+    made = Cache(tmp_path / "models").make(original)
+    assert isinstance(made, OnnxEncoder)
+    graphs.check_against(original, made)
+
+
+def test_a_layer_is_few_nodes(cache: Cache) -> None:
+    [graph] = [path for path in cache.folder.iterdir() if path.name.endswith(f"v{graphs.VERSION}.onnx")]
+    nodes = Counter(node.op_type for node in onnx_ir.load(graph).graph)
+    assert nodes["Attention"] == nodes["BiasGelu"] == 6
+    assert nodes["MatMul"] == 3 * 6
 
 
 def test_a_graph_that_differs_is_not_used(original: SentenceTransformerEncoder, registry: Registry) -> None:

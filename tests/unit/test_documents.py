@@ -1,4 +1,3 @@
-import dataclasses
 import datetime as dt
 import json
 import uuid
@@ -311,8 +310,3 @@ def test_an_object_that_is_no_document_is_refused(source: object, reason: str) -
         documents.from_object(source)
     assert caught.value.reason.startswith(reason)
     assert isinstance(caught.value, ValueError)
-
-
-def test_a_document_is_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        documents.from_row({"id": 1, "text": "t"}).key = "2"  # type: ignore[misc]  # what is tested
