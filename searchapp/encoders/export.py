@@ -61,6 +61,7 @@ def write_graph(folder: Path, path: Path, *, fused: bool) -> None:
             dynamic_shapes=((shape,) * len(names),),
             verbose=False,
         )
+        assert program is not None  # the dynamo exporter always makes one
         if fused:
             _fuse(program.model)
         program.save(str(path), external_data=True)
