@@ -15,11 +15,11 @@ from typing import Any, Self
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine, func, select
 
-from searchapp import database, embedded, errors, models, schema, settings, spaces
+from searchapp import database, embedded, errors, models, schema, settings, spaces, values
 from searchapp.database import Reader
 from searchapp.encoders import Encoder, Model, weights
 from searchapp.encoders.registry import Registry, shared
-from searchapp.ingest import ingestion, load, values
+from searchapp.ingest import ingestion, load
 from searchapp.ingest.documents import Document, Rejected
 from searchapp.ingest.embedded import Embedded, Rows, check_lengths
 from searchapp.ingest.ingestion import Ingestion, Progress, Summary

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from searchapp.ingest import values
-from searchapp.ingest.values import InvalidValue, quote
+from searchapp import values
+from searchapp.values import InvalidValue, quote
 
 DEFAULT_KEYS = ("id", "_id", "key")
 DEFAULT_TITLE = "title"

@@ -3,15 +3,20 @@
 Each condition becomes ``metadata @? '$."field" ? (...)'``: it uses the GIN index where it tests for equality, never
 raises on a value of another type, and is true or false but never null, so that ``$not`` is a plain NOT. As in MongoDB a
 condition on a field that holds an array is met by any of its elements (jsonpath's lax mode), equality by the whole
-array too. A filter may also stand under ``$not``, which MongoDB has for a field's operators only.
+array too; and a dot leads into an object, or into each object of an array: ``"author.name"``. Not as in MongoDB, a
+field whose own name has the dot is found as well; a filter may also stand under ``$not``; and ``$contains`` asks for an
+array that has the value, or each value of a list. Dates are compared as they are stored: as ISO 8601 texts.
 *Source:* https://www.mongodb.com/docs/manual/reference/operator/query/
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
+import uuid
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
@@ -31,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 
-from searchapp import errors
+from searchapp import errors, values
 
 MAX_DEPTH = 40
 MAX_CONDITIONS = 1000
@@ -40,7 +45,7 @@ MAX_DIGITS = 1000
 
 _TOO_LARGE = 10**MAX_DIGITS
 _COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
-_OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$not")
+_OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$contains", "$exists", "$not")
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -107,6 +112,8 @@ class _Compiler:
                 return self._among(field, _list(field, name, operand))
             case "$nin":
                 return not_(self._among(field, _list(field, name, operand)))
+            case "$contains":
+                return self._contains(field, operand if isinstance(operand, list) else [operand])
             case "$exists":
                 return self._exists(field, operand)
             case "$not":
@@ -123,21 +130,39 @@ class _Compiler:
         """Whether a field is one of the values, or an array that has one of them."""
         self._count(len(values))
         scalars = [value for value in values if not isinstance(value, (dict, list))]
-        parts = [self._equals_compound(field, value) for value in values if isinstance(value, (dict, list))]
+        parts = [self._finds(field, value, ("", "[*]")) for value in values if isinstance(value, (dict, list))]
         if scalars:
             parts.append(self._path(field, " || ".join(f"@ == {_literal(value)}" for value in scalars)))
         if None in scalars:  # MongoDB: null means null or missing
             parts.append(not_(self._path(field)))
         return or_(false(), *parts)
 
-    def _equals_compound(self, field: str, value: Any) -> ColumnElement[bool]:
-        """Equality with an object or array, which jsonpath cannot express: the field is it, or an array that has it."""
+    def _finds(self, field: str, value: Any, places: Iterable[str]) -> ColumnElement[bool]:
+        """Equality with an object or array, which jsonpath cannot express.
+
+        :param places: what of the field is compared: itself (empty), its elements (``[*]``), or either.
+        """
         literal = cast(_string(_literal(value)), JSONB)
-        # lax mode takes what is no array for an array of one, and a missing field for none: it never raises
-        elements = cast(_string(f"$.{_literal(field)}[*]"), JSONPATH)
-        element = func.jsonb_path_query(self._metadata, elements, type_=JSONB).column_valued()
-        among = select(literal_column("1")).where(element == literal).exists()
-        return or_(func.coalesce(self._metadata[_string(field)] == literal, false()), among)
+        found = []
+        for path in _paths(field):
+            for place in places:
+                # lax mode takes what is no array for an array of one, and a missing field for none: it never raises
+                each = func.jsonb_path_query(self._metadata, cast(_string(path + place), JSONPATH), type_=JSONB)
+                value_found = each.column_valued()
+                found.append(select(literal_column("1")).where(value_found == literal).exists())
+        return or_(*found)
+
+    def _contains(self, field: str, values: list[Any]) -> ColumnElement[bool]:
+        """Whether a field is an array that has each of the values."""
+        self._count(max(len(values), 1))
+        array = or_(*(self._holds(f'$ ? (@{path[1:]}.type() == "array")') for path in _paths(field)))
+        parts = [
+            self._finds(field, value, ("[*]",))
+            if isinstance(value, (dict, list))
+            else self._path(field, f"@ == {_literal(value)}")
+            for value in values
+        ]
+        return and_(array, *parts)
 
     def _compare(self, field: str, name: str, value: Any) -> ColumnElement[bool]:
         if not isinstance(value, (int, float, str)) or isinstance(value, bool):
@@ -152,10 +177,11 @@ class _Compiler:
         return self._path(field) if wanted else not_(self._path(field))
 
     def _path(self, field: str, condition: str | None = None) -> ColumnElement[bool]:
-        path = f"$.{_literal(field)}"
-        if condition is not None:
-            # lax mode unwraps the field's array and then, for the comparison, an array in it; MongoDB only the first
-            path += f' ? (({condition}) && @.type() != "array")'
+        # lax mode unwraps the field's array and then, for the comparison, an array in it; MongoDB only the first
+        met = "" if condition is None else f' ? (({condition}) && @.type() != "array")'
+        return or_(*(self._holds(path + met) for path in _paths(field)))
+
+    def _holds(self, path: str) -> ColumnElement[bool]:
         return self._metadata.bool_op("@?")(cast(_string(path), JSONPATH))
 
     def _count(self, conditions: int) -> None:
@@ -184,7 +210,17 @@ def _as_json(value: Any, depth: int = 0) -> Any:
             raise errors.InvalidFilter(f"a filter's number is {value}; JSON has finite ones only")
         case None | str() | int() | float():
             return value
+        case dt.date() | dt.time() | dt.timedelta() | Decimal() | uuid.UUID():
+            return _as_json(_as_stored(value), depth)
     raise errors.InvalidFilter(f"a filter's value is of type {type(value).__name__}; expected what JSON has")
+
+
+def _as_stored(value: Any) -> Any:
+    """What ingest makes of a value that JSON lacks."""
+    try:
+        return values.to_json(value, "")
+    except values.InvalidValue:  # a decimal only
+        return float(value) if not value.is_finite() else _TOO_LARGE  # which are refused, too
 
 
 def _as_name(name: Any) -> Any:
@@ -201,6 +237,17 @@ def _list(field: str, name: str, operand: Any) -> list[Any]:
     if not isinstance(operand, list):
         raise errors.InvalidFilter(f"{name} of {field!r} needs a list, got {_show(operand)}")
     return operand
+
+
+def _paths(field: str) -> list[str]:
+    """Where a field stands: under its name, and where that has dots, in the objects that they lead into.
+
+    >>> _paths("author.name")
+    ['$."author.name"', '$."author"."name"']
+    """
+    whole = f"$.{_literal(field)}"
+    steps = field.split(".")
+    return [whole] if len(steps) == 1 else [whole, "$" + "".join(f".{_literal(step)}" for step in steps)]
 
 
 def _string(value: str) -> ColumnElement[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -199,7 +200,46 @@ def kept(connection: Connection, space: Space, filter: Any) -> list[int]:
         ),
         pytest.param({}, [{"a": 1}, {}], [], id="the empty filter"),
         pytest.param({"$or": [{"a": 1}, {}]}, [{"a": 1}, {"a": 2}, {}], [], id="an empty filter in another"),
-        pytest.param({"a.b": 1}, [{"a.b": 1}], [{"a": {"b": 1}}], id="a dot is a part of a field's name"),
+        pytest.param(
+            {"a.b": 1},
+            [{"a": {"b": 1}}, {"a": {"b": [1, 2]}}, {"a": [{"b": 1}, {"b": 2}]}, {"a.b": 1}],
+            [{"a": 1, "b": 1}, {"a": {"b": 2}}, {"a": [[{"b": 1}]]}, {"a": {"c": {"b": 1}}}, {"a": {}}, {}],
+            id="a dot leads into objects, or is a part of the field's name",
+        ),
+        pytest.param(
+            {"a.b.c": {"$gte": 2, "$ne": 5}},
+            [{"a": {"b": {"c": 2}}}, {"a": {"b": [{"c": 1}, {"c": 3}]}}, {"a.b.c": 2}],
+            [{"a": {"b": {"c": 5}}}, {"a": {"b": {"c": [5, 2]}}}, {"a": {"b.c": 2}}, {}],
+            id="dots lead on",
+        ),
+        pytest.param({"a.b": {"$exists": False}}, [{"a": 1}, {}], [{"a": {"b": None}}, {"a.b": 0}], id="nothing there"),
+        pytest.param(
+            {"a.b": [1, 2]}, [{"a": {"b": [1, 2]}}, {"a": {"b": [[1, 2]]}}], [{"a": {"b": [1]}}], id="an array"
+        ),
+        pytest.param(
+            {"a": {"$eq": None, "$exists": True}}, [{"a": None}, {"a": [None]}], [{"a": 0}, {}], id="null, not missing"
+        ),
+        pytest.param(
+            {"a": {"$contains": "x"}},
+            [{"a": ["x"]}, {"a": [1, "x"]}],
+            [{"a": "x"}, {"a": [["x"]]}, {"a": []}, {"a": {"x": "x"}}, {"a": None}, {}],
+            id="$contains",
+        ),
+        pytest.param(
+            {"a.b": {"$contains": [1, {"c": 2}]}},
+            [{"a": {"b": [{"c": 2}, 1.0]}}, {"a.b": [0, 1, {"c": 2}]}],
+            [{"a": {"b": [1]}}, {"a": {"b": [{"c": 2}]}}, {"a": {"b": [1, {"c": 2, "d": 3}]}}],
+            id="$contains all of several",
+        ),
+        pytest.param(
+            {"a": {"$contains": []}}, [{"a": []}, {"a": [1]}], [{"a": 1}, {}], id="$contains nothing: an array"
+        ),
+        pytest.param(
+            {"a": {"$gte": dt.date(2026, 1, 1), "$lt": dt.datetime(2026, 2, 1, tzinfo=dt.UTC)}},
+            [{"a": "2026-01-01"}, {"a": "2026-01-31T23:59:59+00:00"}],
+            [{"a": "2025-12-31"}, {"a": "2026-02-01T00:00:00+00:00"}, {"a": 2026}, {}],
+            id="dates are ISO 8601 texts",
+        ),
     ],
 )
 def test_filter_keeps_what_mongodb_would(
@@ -295,9 +335,6 @@ def test_the_deepest_filters_are_answered(connection: Connection, space: Space) 
 # MongoDB's rules, read again
 
 
-MISSING = object()
-
-
 def matches(filter: dict[str, Any], metadata: dict[str, Any]) -> bool:
     return all(entry_matches(name, value, metadata) for name, value in filter.items())
 
@@ -311,16 +348,25 @@ def entry_matches(name: str, value: Any, metadata: dict[str, Any]) -> bool:
         case "$not":
             return not matches(value, metadata)
     assert not name.startswith("$")
-    return field_matches(metadata.get(name, MISSING), value)
+    return field_matches(standing_at(name, metadata), value)
 
 
-def field_matches(found: Any, value: Any) -> bool:
+def standing_at(name: str, metadata: dict[str, Any]) -> list[Any]:
+    """What stands under a field's name, and where its dots lead."""
+    led: list[Any] = [metadata]
+    for step in name.split("."):
+        objects = [each for value in led for each in (value if isinstance(value, list) else [value])]
+        led = [each[step] for each in objects if isinstance(each, dict) and step in each]
+    return led + ([metadata[name]] if "." in name and name in metadata else [])
+
+
+def field_matches(found: list[Any], value: Any) -> bool:
     if isinstance(value, dict) and any(name.startswith("$") for name in value):
         return all(operator_matches(found, name, operand) for name, operand in value.items())
     return equals(found, value)
 
 
-def operator_matches(found: Any, name: str, operand: Any) -> bool:
+def operator_matches(found: list[Any], name: str, operand: Any) -> bool:
     match name:
         case "$eq":
             return equals(found, operand)
@@ -330,18 +376,27 @@ def operator_matches(found: Any, name: str, operand: Any) -> bool:
             return any(equals(found, each) for each in operand)
         case "$nin":
             return not any(equals(found, each) for each in operand)
+        case "$contains":
+            wanted = operand if isinstance(operand, list) else [operand]
+            elements = [canonical(each) for value in found for each in elements_of(value)]
+            return any(isinstance(value, list) for value in found) and all(
+                canonical(each) in elements for each in wanted
+            )
         case "$exists":
-            return (found is not MISSING) is operand
+            return bool(found) is operand
         case "$not":
             return not field_matches(found, operand)
-    return any(compares(each, name, operand) for each in (found if isinstance(found, list) else [found]))
+    return any(compares(each, name, operand) for value in found for each in elements_of(value))
 
 
-def equals(found: Any, value: Any) -> bool:
-    if found is MISSING:
+def equals(found: list[Any], value: Any) -> bool:
+    if not found:
         return value is None
-    elements = found if isinstance(found, list) else []
-    return any(canonical(each) == canonical(value) for each in (found, *elements))
+    return any(canonical(each) == canonical(value) for one in found for each in (one, *elements_of(one)))
+
+
+def elements_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def compares(found: Any, name: str, operand: Any) -> bool:
@@ -364,7 +419,7 @@ def canonical(value: Any) -> tuple[str, Any]:
             return ("array", [canonical(each) for each in value])
         case dict():
             return ("object", {name: canonical(each) for name, each in value.items()})
-    return ("missing" if value is MISSING else "null", None)
+    return ("null", None)
 
 
 def expected(filter: dict[str, Any]) -> list[int]:
@@ -392,12 +447,13 @@ operators = st.recursive(
         *(st.fixed_dictionaries({name: comparable}) for name in ("$lt", "$lte", "$gt", "$gte")),
         *(st.fixed_dictionaries({name: st.lists(values, max_size=4)}) for name in ("$in", "$nin")),
         st.fixed_dictionaries({"$exists": st.booleans()}),
+        st.fixed_dictionaries({"$contains": st.lists(values, max_size=2) | scalars}),
     ),
     lambda inner: st.builds(lambda one, two: {**one, "$not": two}, inner, inner) | st.builds(dict.__or__, inner, inner),
     max_leaves=3,
 )
 plain = values.filter(lambda value: not (isinstance(value, dict) and any(name.startswith("$") for name in value)))
-fields = st.sampled_from(["a"] * 80 + ["b", "c"] * 10 + NASTY)
+fields = st.sampled_from(["a"] * 60 + ["a.b"] * 20 + ["a.b.c", "b", "c"] * 10 + NASTY)
 entries = st.dictionaries(fields, plain | operators, min_size=1, max_size=2)
 several = st.lists(entries | st.fixed_dictionaries({"$not": entries | st.just({})}), min_size=1, max_size=3)
 sound_filters = entries | st.fixed_dictionaries(
@@ -424,7 +480,7 @@ def test_filters_keep_what_mongodb_would(connection: Connection, space: Space) -
 
 
 words = st.sampled_from(
-    ["$and", "$or", "$not", "$eq", "$ne", "$in", "$nin", "$gt", "$lte", "$exists", "$nor", "$", "a"]
+    ["$and", "$or", "$not", "$eq", "$ne", "$in", "$nin", "$gt", "$lte", "$contains", "$exists", "$nor", "$", "a", "a.b"]
 )
 names = words | words | nasty | st.text(max_size=4)
 anything = st.recursive(

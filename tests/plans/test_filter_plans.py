@@ -28,7 +28,8 @@ def connection(engine: Engine, space: Space) -> Iterator[Connection]:
                 "INSERT INTO searchapp_data.documents (collection_id, id, key, text, metadata, content_hash)"
                 " SELECT :collection_id, gen_random_uuid(), n::text, repeat('words ', 50), jsonb_build_object("
                 "   'tenant', n % 100, 'lang', (ARRAY['en', 'de', '100 % '' nl'])[n % 3 + 1], 'year', 1990 + n % 35,"
-                "   'tags', jsonb_build_array('t' || n % 50, 'u' || n % 70), 'number', n), ''"
+                "   'tags', jsonb_build_array('t' || n % 50, 'u' || n % 70), 'number', n,"
+                "   'shop', jsonb_build_object('city', n % 100)), ''"
                 " FROM generate_series(1, 5000) AS n"
             ),
             {"collection_id": space.collection_id},
@@ -52,6 +53,9 @@ INDEXED: list[dict[str, Any]] = [
     {"tenant": 7, "lang": "100 % ' nl"},
     {"tenant": 7, "year": {"$gte": 2000, "$lt": 2010}, "lang": {"$ne": "en"}},
     {"$or": [{"number": 1}, {"tenant": 7}]},
+    {"shop.city": 7},
+    {"tags": {"$contains": "t3"}},
+    {"tags": {"$contains": ["t3", "u3"]}},
 ]
 
 

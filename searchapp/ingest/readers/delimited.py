@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from searchapp import errors
-from searchapp.ingest import documents, values
+from searchapp import errors, values
+from searchapp.ingest import documents
 from searchapp.ingest.documents import Document, Fields, Rejected
 from searchapp.ingest.readers import source, streams
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from searchapp import errors
-from searchapp.ingest import documents, values
+from searchapp import errors, values
+from searchapp.ingest import documents
 from searchapp.ingest.documents import Document, Fields, Rejected
 from searchapp.ingest.readers import source, streams
 

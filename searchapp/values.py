@@ -70,7 +70,8 @@ def describe(value: Any) -> str:
 
 
 def to_json(value: Any, field: str, depth: int = 0) -> Any:
-    """Turn a value into one of JSON's: dates become ISO 8601 text, bytes base64, decimals numbers, arrays lists.
+    """Turn a value into one of JSON's: dates become ISO 8601 text (in UTC where they have a zone), bytes
+    base64, decimals numbers, arrays lists.
 
     :param field: the metadata field it stands in, for messages.
     :param depth: how many lists and objects it stands in already.
@@ -122,6 +123,8 @@ def _plain(value: Any, field: str) -> Any:
     match value:
         case Decimal():
             return _decimal(value, field)
+        case dt.datetime() if value.tzinfo is not None:
+            return value.astimezone(dt.UTC).isoformat()  # in one zone, so that they compare as texts
         case dt.datetime() | dt.date() | dt.time():
             return value.isoformat()
         case dt.timedelta():
