@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from searchapp.search import statements
+from searchapp.search.request import Request
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from searchapp.wire import Parameter
@@ -55,7 +56,7 @@ class Bare:
 
 def search_statement(space: Space) -> str:
     """The statement that ``search_by_vector`` runs for ten hits."""
-    return statements.text_of(space, limit=10)
+    return statements.text_of(space, Request(limit=10))
 
 
 def exact_statement(space: Space) -> str:

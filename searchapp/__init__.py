@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from searchapp import errors
 
 if TYPE_CHECKING:
+    from searchapp import orm as orm
     from searchapp.client import Client as Client
     from searchapp.client import connect as connect
     from searchapp.errors import SearchAppError as SearchAppError
@@ -53,6 +54,7 @@ __all__ = [
     "documents",
     "errors",
     "nearest",
+    "orm",
 ]
 
 
@@ -61,6 +63,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("searchapp")
+    if name == "orm":
+        return importlib.import_module("searchapp.orm")
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'searchapp' has no attribute {name!r}")

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine, func, select
 
-from searchapp import database, embedded, errors, models, schema, settings, spaces, values
+from searchapp import database, embedded, errors, schema, settings, spaces, values
 from searchapp.database import Reader
 from searchapp.encoders import Encoder, Model, weights
 from searchapp.encoders.registry import Registry, shared
@@ -28,9 +28,9 @@ from searchapp.ingest.readers import Source
 from searchapp.search import asking
 from searchapp.search import documents as document_builder
 from searchapp.search import nearest as nearest_builder
-from searchapp.search.filters import compile_filter
 from searchapp.search.hits import Hit, Hits, Took
 from searchapp.search.matrix import Row
+from searchapp.search.request import request
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
 
@@ -256,23 +256,33 @@ class Client:
         collection: str,
         mode: str = "vector",
         limit: int = 10,
+        offset: int = 0,
         filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
         exact: bool = False,
+        timeout: float | None = None,
     ) -> Hits:
         """Find the documents whose passages mean what the query means.
 
         :param limit: how many hits, 1 to 100,000; fewer come only where fewer match.
+        :param offset: how many of the nearest are left out before them, 0 to 100,000.
         :param filter: what a hit's metadata must satisfy, such as ``{"lang": "en", "year": {"$gte": 2020}}``.
+        :param min_score: hits have at least this score, which is 1 - distance.
+        :param max_distance: hits are no farther than this.
         :param exact: compare with every passage instead of asking the index.
+        :param timeout: seconds after which the database ends the search; None: as it is set there.
         :raises errors.InvalidInput: an empty query, a limit or mode or filter that cannot be.
+        :raises errors.QueryCanceled: the search ran over its time.
         :raises errors.CollectionMissing: no such collection; the message has the near names.
         """
-        check_search(query, mode, limit, filter)
+        check_query(query, mode)
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
 
         def encode(space: Space) -> Array:
             return self._registry.encode_query(space.model, query)
 
-        ask = partial(asking.ask_one, self._reader, limit=limit, filter=filter, exact=exact)
+        ask = partial(asking.ask_one, self._reader, request=asked)
         return self._ask(collection, encode, ask, by_model=True)[0]
 
     def search_many(
@@ -282,8 +292,12 @@ class Client:
         collection: str,
         mode: str = "vector",
         limit: int = 10,
+        offset: int = 0,
         filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
         exact: bool = False,
+        timeout: float | None = None,
     ) -> list[Hits]:
         """Answer many queries at once, each as :meth:`search` would: they are encoded together, and asked in one
         round trip.
@@ -296,14 +310,13 @@ class Client:
             raise errors.InvalidInput("search_many takes a list of queries; for a single one there is search")
         queries = list(queries)
         for query in queries:
-            check_search(query, mode, limit)
-        if filter:
-            compile_filter(filter, models.Document.metadata_)
+            check_query(query, mode)
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
 
         def encode(space: Space) -> Array:
             return self._encoder(space).encode_queries(queries)
 
-        ask = partial(asking.ask_many, self._reader, limit=limit, filter=filter, exact=exact)
+        ask = partial(asking.ask_many, self._reader, request=asked)
         return self._ask(collection, encode, ask, by_model=True)
 
     def search_by_vector(
@@ -312,8 +325,12 @@ class Client:
         *,
         collection: str,
         limit: int = 10,
+        offset: int = 0,
         filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
         exact: bool = False,
+        timeout: float | None = None,
     ) -> Hits:
         """Find the documents whose embeddings are nearest to a vector; as :meth:`search`, without a model.
 
@@ -321,10 +338,9 @@ class Client:
         :raises errors.ModelMismatch: its dimension is not the collection's.
         :raises errors.InvalidInput: it is zero, or has NaN or infinity.
         """
-        nearest_builder.check_limit(limit)
-
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
         check = partial(nearest_builder.check_vector, vector)
-        ask = partial(asking.ask_one, self._reader, limit=limit, filter=filter, exact=exact)
+        ask = partial(asking.ask_one, self._reader, request=asked)
         return self._ask(collection, check, ask, by_model=False)[0]
 
     def search_many_by_vector(
@@ -333,8 +349,12 @@ class Client:
         *,
         collection: str,
         limit: int = 10,
+        offset: int = 0,
         filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
         exact: bool = False,
+        timeout: float | None = None,
     ) -> list[Hits]:
         """Find what is nearest to each of many vectors, as :meth:`search_by_vector` would, in one round trip.
 
@@ -343,10 +363,9 @@ class Client:
         :param vectors: shape (n_vectors, dimensions).
         :return: hits for each vector, in their order; ``took_ms`` is each one's share.
         """
-        nearest_builder.check_limit(limit)
-
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
         check = partial(nearest_builder.check_vectors, vectors)
-        ask = partial(asking.ask_many, self._reader, limit=limit, filter=filter, exact=exact)
+        ask = partial(asking.ask_many, self._reader, request=asked)
         return self._ask(collection, check, ask, by_model=False)
 
     # Looking after
@@ -534,10 +553,10 @@ def _hits(rows: list[Row], took: Took) -> Hits:
     return Hits(hits, MODES[0], all(row[5] for row in rows), complete=True, took_ms=took)
 
 
-def check_search(query: str, mode: str, limit: int, filter: Mapping[str, Any] | None = None) -> None:
-    """Check what a search is asked, before a model is loaded for it.
+def check_query(query: str, mode: str) -> None:
+    """Check what is asked and how, before a model is loaded for it.
 
-    :raises errors.InvalidInput: an empty query, an unknown mode, a limit out of range, a filter that cannot be.
+    :raises errors.InvalidInput: an empty query, an unknown mode.
     """
     if not query.strip():
         raise errors.InvalidInput("the query is empty; say what to look for")
@@ -545,9 +564,6 @@ def check_search(query: str, mode: str, limit: int, filter: Mapping[str, Any] | 
         raise errors.InvalidInput("the query has a NUL or what is not UTF-8; expected plain text")
     if mode not in MODES:
         raise errors.InvalidInput(f"mode is {mode!r}; expected one of: {', '.join(MODES)}")
-    nearest_builder.check_limit(limit)
-    if filter:
-        compile_filter(filter, models.Document.metadata_)
 
 
 def _is_storable(text: str) -> bool:

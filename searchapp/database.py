@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import select
 import time
@@ -251,6 +252,7 @@ _BY_SQLSTATE: dict[str, type[errors.DatabaseError]] = {
     "42501": errors.PermissionDenied,
     "53100": errors.DiskFull,
     "55P03": errors.LockNotAvailable,
+    "57014": errors.QueryCanceled,
     "57P01": errors.DatabaseUnavailable,
     "57P02": errors.DatabaseUnavailable,
     "57P03": errors.DatabaseUnavailable,
@@ -276,6 +278,7 @@ _ADVICE: dict[type[errors.DatabaseError], str] = {
     errors.DatabaseUnavailable: "is PostgreSQL running there? check DATABASE_URL",
     errors.PermissionDenied: "connect as a role that has this right",
     errors.LockNotAvailable: "another session holds it; try again",
+    errors.QueryCanceled: "give it more time, or ask for less",
     errors.DiskFull: "make room on the server's disk and run it again; what was committed stays",
 }
 
@@ -354,35 +357,48 @@ class Reader:
         self._kept = kept
         self._ready: list[_Lent] = []
 
-    def fetch(self, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def fetch(self, text: str, parameters: Sequence[Any], timeout: float | None = None) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
 
         :param text: SQL with ``$1``, ``$2``, ...
         :param parameters: what psycopg can send.
+        :param timeout: seconds after which the server is to end it, which takes some more round trips; None: as is set
+            there.
+        :raises errors.QueryCanceled: the server has ended it.
         """
         with translated():
             if isinstance(self._source, Connection):
-                cursor = psycopg.RawCursor(driver_of(self._source), row_factory=tuple_row)
-                return cursor.execute(text.encode(), parameters).fetchall()
+                driver = driver_of(self._source)
+                with _limited(driver, timeout):
+                    cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
+                    return cursor.execute(text.encode(), parameters).fetchall()
             lent = self._take(self._source)
             try:
-                return self._run(lent, text, parameters)
+                return self._run(lent, text, parameters, timeout)
             except psycopg.OperationalError:
                 if not lent.driver.closed:
                     raise
             self.close()
             self._source.dispose()  # the others have been ended with it, as like as not
-            return self._run(self._take(self._source), text, parameters)
+            return self._run(self._take(self._source), text, parameters, timeout)
 
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """A transaction whose statements all see one state of the database; a caller's connection has its own ways."""
+    def snapshot(self, timeout: float | None = None) -> Iterator[Connection]:
+        """A transaction whose statements all see one state of the database; a caller's connection has its own ways.
+
+        :param timeout: seconds after which the server is to end each of them.
+        """
         with translated():
             if isinstance(self._source, Connection):
-                yield self._source
+                with _limited(driver_of(self._source), timeout):
+                    yield self._source
                 return
             options = {"isolation_level": "REPEATABLE READ"}
-            with self._source.connect().execution_options(**options) as connection, connection.begin():
+            with (
+                self._source.connect().execution_options(**options) as connection,
+                connection.begin(),
+                _limited(driver_of(connection), timeout),
+            ):
                 yield connection
 
     def close(self) -> None:
@@ -391,9 +407,10 @@ class Reader:
             with suppress(IndexError):  # another thread has taken it
                 self._give_back(self._ready.pop())
 
-    def _run(self, lent: _Lent, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _run(self, lent: _Lent, text: str, parameters: Sequence[Any], timeout: float | None) -> list[tuple[Any, ...]]:
         try:
-            rows = lent.cursor.execute(text.encode(), parameters).fetchall()
+            with _limited(lent.driver, timeout):
+                rows = lent.cursor.execute(text.encode(), parameters).fetchall()
         except BaseException:
             self._give_back(lent)
             raise
@@ -424,6 +441,20 @@ class Reader:
         else:  # ended by the server, or interrupted in the middle
             lent.pooled.invalidate()
         lent.pooled.close()
+
+
+@contextmanager
+def _limited(driver: psycopg.Connection[Any], timeout: float | None) -> Iterator[None]:
+    """Let the server end what runs over its time; in a transaction, or in a savepoint of the caller's, undone by it."""
+    if timeout is None:
+        yield
+        return
+    with driver.transaction():
+        before = driver.execute("SHOW statement_timeout", prepare=False).fetchone()
+        setting = "SELECT set_config('statement_timeout', %s, true)"
+        driver.execute(setting, [f"{math.ceil(timeout * 1000)}ms"])
+        yield
+        driver.execute(setting, before)
 
 
 def driver_of(connection: Connection) -> psycopg.Connection[Any]:

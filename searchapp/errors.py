@@ -142,6 +142,10 @@ class LockNotAvailable(DatabaseError):
     """Somebody held a lock for longer than we wait."""
 
 
+class QueryCanceled(DatabaseError):
+    """The database ended a statement: it ran over its time, or somebody canceled it."""
+
+
 class DiskFull(DatabaseError):
     """The server has no room left on its disk."""
 

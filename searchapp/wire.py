@@ -95,16 +95,19 @@ class Vector(UserDefinedType[Array]):
     """SQLAlchemy type ``<schema>.vector(<dimensions>)``, or ``<schema>.vector``: binds float32 arrays in binary.
 
     pgvector's own type sends text (1.5 times slower) and knows no schema, which some hosts need (``extensions``).
+
+    :param schema: that pgvector stands in; None: one on the search path.
     """
 
     cache_ok = True
 
-    def __init__(self, schema: str, dimensions: int | None = None) -> None:
+    def __init__(self, schema: str | None, dimensions: int | None = None) -> None:
         self.schema = schema
         self.dimensions = dimensions
 
     def get_col_spec(self, **_: Any) -> str:
-        return f"{quote(self.schema)}.vector" + (f"({self.dimensions})" if self.dimensions else "")
+        schema = "" if self.schema is None else f"{quote(self.schema)}."
+        return f"{schema}vector" + (f"({self.dimensions})" if self.dimensions else "")
 
     def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002  # SQLAlchemy's signature
         return lambda value: None if value is None else Parameter(value)

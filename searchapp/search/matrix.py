@@ -17,6 +17,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from searchapp.search import statements
+from searchapp.search.request import Request
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from searchapp.wire import ArrayParameter, quote
@@ -33,9 +34,7 @@ def nearest_by_matrix(
     connection: psycopg.Connection[Any],
     space: Space,
     vectors: Array,
-    *,
-    limit: int,
-    filter: Mapping[str, Any] | None = None,
+    request: Request,
 ) -> list[list[Row]]:
     """The nearest documents to each of many vectors, exactly.
 
@@ -44,15 +43,16 @@ def nearest_by_matrix(
     :return: for each vector rows of ``key, title, passage, metadata, distance, exact``, nearest first, then by key.
     """
     cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
-    candidates = _Candidates(vectors, limit)
-    for ids, embeddings in _blocks(cursor, space, filter):
+    end = request.offset + request.limit
+    candidates = _Candidates(vectors, end)
+    for ids, embeddings in _blocks(cursor, space, request.filter):
         candidates.compare(ids, embeddings)
     places, documents = candidates.within_reach()
     parameters = [ArrayParameter(vectors, space.vector_oid), places, documents]
     rows = cursor.execute(_ranking(space).encode(), parameters).fetchall()
     answers: list[list[Row]] = [[] for _ in vectors]
     for place, group in groupby(rows, key=itemgetter(-1)):
-        answers[place - 1] = list(group)[:limit]
+        answers[place - 1] = [row for row in list(group)[request.offset : end] if request.includes(row[4])]
     return answers
 
 

@@ -1,129 +1,254 @@
-"""Exact and approximate search by vector: the nearest documents of a space, always as many as were asked for.
-
-The statement carries its own settings and its own exact rungs (a ladder): an approximate scan of the HNSW index, where
-documents have several chunks a wider one, and an exact scan that runs only where the rungs before it gave fewer
-documents than asked for. So it never returns fewer than ``limit`` hits when that many match, in whatever session it
-runs.
+"""Exact and approximate search by vector: the nearest documents of a space, or rows of a caller's own table; always as
+many as were asked for.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
-    CTE,
     ColumnElement,
-    Integer,
+    Double,
     Select,
-    String,
-    Subquery,
     and_,
     bindparam,
     cast,
-    distinct,
-    false,
     func,
+    inspect,
+    literal,
     literal_column,
-    not_,
-    or_,
     select,
-    true,
-    union_all,
 )
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import Float
 
 from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search.filters import compile_filter
+from searchapp.search.ladder import Scan, approximately, exactly, literally
+from searchapp.search.request import as_max_distance, check_limit, check_offset
 from searchapp.spaces import Space
 from searchapp.vectors import is_usable, unusable, why_unusable
 from searchapp.wire import Vector, quote
 
-MAX_LIMIT = 100_000
-# hnsw.ef_search goes no further.
-MAX_EF_SEARCH = 1000
-# The first rung fetches at least so many, and so many more than asked for.
-LEAST_FETCHED = 20
-FETCHED_BEYOND = 10
-# The planner takes an iterative scan for far cheaper than it is; a LIMIT of 110 times what is asked makes it answer
-# filters that keep up to some 5,000 of 60,000 documents by the filter first, so exactly (at 90 times 4,524 documents
-# stayed with HNSW).
-PLANNER_FACTOR = 110
+# The least that the index of a caller's own table is asked with: as of a new space.
+OWN_EF_SEARCH = 100
 
 
 def nearest(
-    space: Space,
+    target: Space | InstrumentedAttribute[Any],
     vector: npt.ArrayLike,
     *,
     limit: int,
+    offset: int = 0,
     filter: Mapping[str, Any] | None = None,
+    where: ColumnElement[bool] | Sequence[ColumnElement[bool]] = (),
+    min_score: float | None = None,
+    max_distance: float | None = None,
     exact: bool = False,
 ) -> Select[Any]:
-    """Build the statement for the documents nearest to a vector.
+    """Build the statement for the documents of a space, or the rows of a caller's own table, nearest to a vector.
 
+    :param target: a space, as ``db.space(collection)`` gives it; or a mapped pgvector column of the caller's own class,
+        such as ``Product.embedding``.
     :param vector: float32, shape (dimensions,), not zero.
     :param limit: how many hits, 1 to 100,000.
-    :param filter: what a hit's metadata must satisfy.
+    :param offset: how many of the nearest are left out before them, 0 to 100,000.
+    :param filter: what a document's metadata must satisfy; for a space only.
+    :param where: conditions of the caller's own, such as ``searchapp.orm.Document.key.in_(select(Product.sku))`` on a
+        space's documents or ``Product.price < 100`` on own rows: they stand inside the LIMIT, so that as many hits come
+        back as were asked for; a ``.where()`` on the result comes after it.
+    :param min_score: hits have at least this score, which is 1 - distance.
+    :param max_distance: hits are no farther than this.
     :param exact: scan everything instead of the index.
-    :return: columns ``key, title, passage, metadata, distance, exact``: nearest first, equal distances by key; one row
-    a
-        document, by its nearest passage; ``distance`` is cosine distance, 0 to 2; ``exact`` is true where the row is of
-        an exact scan.
-    :raises errors.ModelMismatch: the vector's dimension is not the space's.
-    :raises errors.InvalidInput: limit, vector or filter cannot be.
+    :return: columns ``key, title, passage, metadata, distance, exact`` for a space: one row a document, by its nearest
+        passage; the class (the object itself in a session), ``distance`` and ``exact`` for own rows. Nearest first,
+        equal distances by key; ``distance`` is cosine distance, 0 to 2; ``exact`` is true where the row is of an exact
+        scan.
+    :raises errors.ModelMismatch: the vector's dimension is not the target's.
+    :raises errors.InvalidInput: a value that cannot be, or a column of another type.
     """
-    parameter = bindparam(None, check_vector(vector, space), Vector(space.vector_schema), unique=True)
-    condition = compile_filter(filter, Document.metadata_) if filter else None
-    return nearest_to(space, parameter, limit=limit, condition=condition, exact=exact)
+    conditions = list(where) if isinstance(where, Sequence) else [where]
+    if filter:
+        conditions.append(compile_filter(filter, Document.metadata_))
+    threshold = as_max_distance(min_score, max_distance)
+    limits: dict[str, Any] = {
+        "limit": check_limit(limit),
+        "offset": check_offset(offset),
+        "max_distance": None if threshold is None else literal(threshold, Double),
+        "exact": exact,
+    }
+    condition = and_(*conditions) if conditions else None
+    if isinstance(target, Space):
+        parameter = bindparam(None, check_vector(vector, target), Vector(target.vector_schema), unique=True)
+        return nearest_to(target, parameter, condition=condition, **limits)
+    if filter is not None:
+        raise errors.InvalidInput(
+            "a filter is for a space's metadata; conditions on a table's own columns go to where="
+        )
+    return _nearest_rows(target, vector, condition=condition, **limits)
 
 
 def nearest_to(
-    space: Space, vector: ColumnElement[Any], *, limit: int, condition: ColumnElement[bool] | None, exact: bool
+    space: Space,
+    vector: ColumnElement[Any],
+    *,
+    limit: int,
+    offset: int = 0,
+    condition: ColumnElement[bool] | None,
+    max_distance: ColumnElement[float] | None = None,
+    exact: bool,
 ) -> Select[Any]:
-    """Build the statement of :func:`nearest` for expressions.
+    """Build the statement of :func:`nearest` in a space for expressions.
 
     :param vector: a parameter, or a column of a query around it.
     :param condition: what a hit's document must satisfy.
+    :param max_distance: stands outside of the scan, which would otherwise go on until it had read everything.
     """
-    scan = _Scan(space, vector, condition)
-    ladder = _exactly if exact or not space.indexed else _approximately
-    found = ladder(scan, check_limit(limit))
-    # equally far ones are kept, to be cut by key
-    hits = select(*found.c).order_by(found.c.distance).fetch(_literally(limit), with_ties=True).subquery()
+    scan = _Chunks(space, vector, condition)
+    hits = _hits(scan, limit + offset, exact or not space.indexed)
     text = func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length)
-    return (
-        select(
-            Document.key,
-            Document.title,
-            text.label("passage"),
-            Document.metadata_.label("metadata"),
-            hits.c.distance,
-            hits.c.exact,
-        )
-        .join_from(
-            hits,
-            Document,
-            and_(Document.id == hits.c.document_id, Document.collection_id == _literally(space.collection_id)),
-        )
-        .order_by(hits.c.distance, Document.key)
-        .limit(_literally(limit))
-        .add_cte(*scan.ctes, nest_here=True)
+    statement = select(
+        Document.key,
+        Document.title,
+        text.label("passage"),
+        Document.metadata_.label("metadata"),
+        hits.c.distance,
+        hits.c.exact,
+    ).join_from(
+        hits,
+        Document,
+        and_(Document.id == hits.c.document_id, Document.collection_id == literally(space.collection_id)),
     )
+    return _page(statement, scan, hits, [Document.key], limit, offset, max_distance)
 
 
-def check_limit(limit: int) -> int:
-    """Return a limit that can be.
+def _nearest_rows(
+    column: InstrumentedAttribute[Any],
+    vector: npt.ArrayLike,
+    *,
+    limit: int,
+    offset: int,
+    condition: ColumnElement[bool] | None,
+    max_distance: ColumnElement[float] | None,
+    exact: bool,
+) -> Select[Any]:
+    """Build the statement of :func:`nearest` for a mapped column."""
+    kind = getattr(column, "type", None)
+    if not isinstance(kind, VECTOR):
+        raise errors.InvalidInput(
+            f"cannot search {column!r}; expected a space, or a mapped column of pgvector's type VECTOR"
+        )
+    array = _as_direction(vector)
+    if kind.dim not in (None, len(array)):
+        raise errors.ModelMismatch(f"the vector has {len(array)} dimensions; {column} has {kind.dim}")
+    scan = _OwnRows(column, array, condition)
+    hits = _hits(scan, limit + offset, exact)
+    same = and_(*(key == hits.c[name] for key, name in zip(scan.primary_key, scan.keys, strict=True)))
+    statement = select(scan.entity, hits.c.distance, hits.c.exact).join_from(hits, scan.entity, same)
+    return _page(statement, scan, hits, scan.primary_key, limit, offset, max_distance)
 
-    :raises errors.InvalidInput: it is below 1 or over 100,000.
+
+def _hits(scan: Scan, count: int, exact: bool) -> Any:
+    """The nearest hits; more where the last ones are equally far, to be cut by key."""
+    found = exactly(scan, count) if exact else approximately(scan, count)
+    return select(*found.c).order_by(found.c.distance).fetch(literally(count), with_ties=True).subquery()
+
+
+def _page(
+    statement: Select[Any],
+    scan: Scan,
+    hits: Any,
+    keys: Sequence[Any],
+    limit: int,
+    offset: int,
+    max_distance: ColumnElement[float] | None,
+) -> Select[Any]:
+    """Put hits in their order and cut them."""
+    ordered = statement.order_by(hits.c.distance, *keys).limit(literally(limit)).add_cte(*scan.ctes, nest_here=True)
+    if offset:
+        ordered = ordered.offset(literally(offset))
+    return ordered if max_distance is None else ordered.where(hits.c.distance <= max_distance)
+
+
+class _Chunks(Scan):
+    """The chunks of a space, with a condition on their documents where there is one.
+
+    All but the vector stands literally: as parameters, a generic plan over 50 partitions costs 0.9 ms more.
     """
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
-        raise errors.InvalidInput(f"limit is {limit!r}; expected 1 to {MAX_LIMIT:,}")
-    return limit
+
+    def __init__(self, space: Space, vector: ColumnElement[Any], condition: ColumnElement[bool] | None) -> None:
+        super().__init__(
+            # without its dimensions: that cast would be made for each row of a prepared plan
+            cast(vector, Vector(space.vector_schema)),
+            filtered=condition is not None,
+            keys=("document_id",),
+            carried=("start", "length"),
+            several=True,
+            ef_search=space.ef_search,
+            rows_per_hit=space.chunks_per_document,
+        )
+        self._space = space
+        self._condition = condition
+
+    def rows(self, *columns: ColumnElement[Any]) -> Select[Any]:
+        """The space's chunks."""
+        statement = select(Chunk.document_id, Chunk.start, Chunk.length, *columns)
+        statement = statement.where(Chunk.space_id == literally(self._space.id))
+        if self._condition is not None:
+            collection_id = literally(self._space.collection_id)
+            on = and_(Document.id == Chunk.document_id, Document.collection_id == collection_id)
+            statement = statement.join(Document, on).where(self._condition)
+        return statement
+
+    def distance(self) -> ColumnElement[float]:
+        """The distance, written as in the space's index."""
+        schema = self._space.vector_schema
+        operator = f"OPERATOR({quote(schema)}.<=>)"
+        kind = Vector(schema, self._space.dimensions)
+        return cast(Chunk.embedding, kind).op(operator, return_type=Float())(self.vector)
+
+
+class _OwnRows(Scan):
+    """The rows of a caller's own table.
+
+    :param vector: shape (dimensions,).
+    """
+
+    def __init__(
+        self,
+        column: InstrumentedAttribute[Any],
+        vector: npt.NDArray[np.float32],
+        condition: ColumnElement[bool] | None,
+    ) -> None:
+        mapper = inspect(column.parent.mapper)
+        self.entity: Any = column.parent.entity
+        self.primary_key = [
+            getattr(self.entity, mapper.get_property_by_column(each).key) for each in mapper.primary_key
+        ]
+        super().__init__(
+            cast(bindparam(None, vector, Vector(None), unique=True), VECTOR()),
+            filtered=condition is not None,
+            keys=tuple(f"key_{number}" for number in range(len(self.primary_key))),
+            several=False,
+            ef_search=OWN_EF_SEARCH,
+        )
+        self._column = column
+        self._condition = condition
+
+    def rows(self, *columns: ColumnElement[Any]) -> Select[Any]:
+        """The table's rows that have an embedding."""
+        keys = [key.label(name) for key, name in zip(self.primary_key, self.keys, strict=True)]
+        statement = select(*keys, *columns).where(self._column.is_not(None))
+        return statement if self._condition is None else statement.where(self._condition)
+
+    def distance(self) -> ColumnElement[float]:
+        """The distance, written as in an index with ``vector_cosine_ops``."""
+        return self._column.op("<=>", return_type=Float())(self.vector)
 
 
 def check_vector(vector: npt.ArrayLike, space: Space) -> npt.NDArray[np.float32]:
@@ -132,14 +257,26 @@ def check_vector(vector: npt.ArrayLike, space: Space) -> npt.NDArray[np.float32]
     :raises errors.ModelMismatch: its dimension is not the space's.
     :raises errors.InvalidInput: it is zero, or has NaN or infinity: no direction, no cosine.
     """
-    try:
-        array = np.asarray(vector, dtype=np.float32)
-    except (TypeError, ValueError) as exc:
-        raise errors.InvalidInput("the vector is not a list of numbers") from exc
+    array = _as_floats(vector)
     if array.shape != (space.dimensions,):
         raise errors.ModelMismatch(
             f"the vector's shape is {array.shape}; the collection {space.collection} has ({space.dimensions},)"
         )
+    return _as_direction(array)
+
+
+def _as_floats(vector: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    try:
+        return np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as exc:
+        raise errors.InvalidInput("the vector is not a list of numbers") from exc
+
+
+def _as_direction(vector: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """A vector that has a direction, as float32, shape (dimensions,)."""
+    array = _as_floats(vector)
+    if array.ndim != 1:
+        raise errors.InvalidInput(f"the vector's shape is {array.shape}; expected a list of numbers")
     if not is_usable(array):
         raise errors.InvalidInput(why_unusable(array))
     return array
@@ -163,152 +300,3 @@ def check_vectors(vectors: npt.ArrayLike, space: Space) -> npt.NDArray[np.float3
     for place in np.flatnonzero(unusable(array)):
         raise errors.InvalidInput(f"vector {place}: {why_unusable(array[place])}")
     return array
-
-
-class _Scan:
-    """The parts that every rung is made of. Its CTEs are anonymous, so two such statements can stand in one.
-
-    All but the vector stands literally: as parameters, a generic plan over 50 partitions costs 0.9 ms more.
-    """
-
-    def __init__(self, space: Space, vector: ColumnElement[Any], condition: ColumnElement[bool] | None) -> None:
-        self.space = space
-        self.filtered = condition is not None
-        # without its dimensions: that cast would be made for each row of a prepared plan
-        self.vector = cast(vector, Vector(space.vector_schema))
-        self._condition = condition
-        self.ctes: list[CTE] = []
-
-    def once(self, statement: Select[Any]) -> CTE:
-        """A part that is run once, at most."""
-        self.ctes.append(statement.cte().prefix_with("MATERIALIZED"))
-        return self.ctes[-1]
-
-    def chunks(self, *columns: ColumnElement[Any]) -> Select[Any]:
-        """Chunks of the space, with the filter's condition on their documents where there is one."""
-        statement = select(Chunk.document_id, Chunk.start, Chunk.length, *columns)
-        statement = statement.where(Chunk.space_id == _literally(self.space.id))
-        if self._condition is not None:
-            on = and_(Document.id == Chunk.document_id, Document.collection_id == _literally(self.space.collection_id))
-            statement = statement.join(Document, on).where(self._condition)
-        return statement
-
-    def distance(self) -> ColumnElement[float]:
-        """The distance, written so that the HNSW index is found by it."""
-        schema = self.space.vector_schema
-        kind = Vector(schema, self.space.dimensions)
-        operator = f"OPERATOR({quote(schema)}.<=>)"
-        return cast(Chunk.embedding, kind).op(operator, return_type=Float())(self.vector)
-
-    def exact_distance(self) -> ColumnElement[float]:
-        """The distance, written so that no index is used."""
-        return (self.distance() + literal_column("0")).label("distance")
-
-    def wanted(self, limit: int) -> int:
-        """How many chunks ``limit`` documents have, by the statistics."""
-        return math.ceil(limit * self.space.chunks_per_document)
-
-    def fetched(self, limit: int) -> int:
-        """How many chunks surely hold ``limit`` documents, in the usual run of things."""
-        return max(LEAST_FETCHED, (2 if self.filtered else 1) * self.wanted(limit) + FETCHED_BEYOND)
-
-    def by_index(self, setting: CTE, wanted: int, fetch: int) -> CTE:
-        """A rung: up to ``fetch`` chunks, of which ``wanted`` are needed, by the HNSW index under ``setting``."""
-        distance = self.distance()
-        planned = max(wanted * PLANNER_FACTOR, fetch) if self.filtered else fetch
-        # beside a LATERAL the inner LIMIT is what the planner sees; the outer one ends the lazy scan early
-        scan = (
-            self.chunks(distance.label("distance"))
-            .where(setting.c.v.is_not(None))
-            .order_by(distance)
-            .limit(_literally(planned))
-            .lateral()
-        )
-        return self.once(
-            select(scan.c.document_id, scan.c.start, scan.c.length, scan.c.distance)
-            .select_from(setting.join(scan, true()))
-            .limit(_literally(fetch))
-        )
-
-    def by_sorting(self, fetch: int) -> CTE:
-        """A rung: the nearest ``fetch`` chunks by a scan of all, which keeps no more than these."""
-        distance = self.exact_distance()
-        return self.once(self.chunks(distance).order_by(distance).limit(_literally(fetch)))
-
-    def of_everything(self, unless: ColumnElement[bool]) -> Select[Any]:
-        """The last rung: the nearest chunk of every document."""
-        return _best_per_document(self.chunks(self.exact_distance()).where(not_(unless)).subquery(), exact=True)
-
-
-def _approximately(scan: _Scan, limit: int) -> Subquery:
-    """The rungs: each runs only where those before it gave too few documents."""
-    fetch = scan.fetched(limit)
-    first = scan.by_index(_setting(scan, min(fetch, MAX_EF_SEARCH)), scan.wanted(limit), fetch)
-    enough = _enough(scan, first, limit)
-    parts = [_best_per_document(first, exact=False, condition=enough)]
-    if scan.space.chunks_per_document > 1 and fetch < MAX_EF_SEARCH:
-        wide = scan.by_index(_setting(scan, MAX_EF_SEARCH, when=not_(enough)), MAX_EF_SEARCH // 2, MAX_EF_SEARCH)
-        enough_by_wide = _enough(scan, wide, limit)
-        parts.append(_best_per_document(wide, exact=False, condition=and_(enough_by_wide, not_(enough))))
-        enough = or_(enough, enough_by_wide)
-    return union_all(*parts, scan.of_everything(unless=enough)).subquery()
-
-
-def _exactly(scan: _Scan, limit: int) -> Subquery:
-    """The rungs of an exact answer: the nearest chunks, and where these are too few documents, all."""
-    fetch = scan.fetched(limit)
-    first = scan.by_sorting(fetch)
-    enough = _enough(scan, first, limit, or_fewer_than=fetch)
-    return union_all(
-        _best_per_document(first, exact=True, condition=enough), scan.of_everything(unless=enough)
-    ).subquery()
-
-
-def _setting(scan: _Scan, ef_search: int, *, when: ColumnElement[bool] | None = None) -> CTE:
-    """The settings of a rung, made when it is run and undone with the transaction.
-
-    They hang on the vector, so that where it is a column they are made again for each: a wider rung may have run.
-    """
-    iterative = "relaxed_order" if scan.filtered or ef_search >= MAX_EF_SEARCH else "off"
-    ef_search = max(ef_search, scan.space.ef_search)
-    value = _set("hnsw.ef_search", str(ef_search)).op("||")(_set("hnsw.iterative_scan", iterative))
-    statement = select(value.label("v")).where(scan.vector.is_not(None))
-    return scan.once(statement if when is None else statement.where(when))
-
-
-def _set(name: str, value: str) -> ColumnElement[str]:
-    literals = [bindparam(None, text, String, literal_execute=True, unique=True) for text in (name, value)]
-    return func.set_config(*literals, true(), type_=String)
-
-
-def _enough(scan: _Scan, rung: CTE, limit: int, *, or_fewer_than: int | None = None) -> ColumnElement[bool]:
-    """Whether a rung gave enough documents that are nearer than the last chunk it gave.
-
-    Where the last chunks are all equally far, the scan may be stuck among equal vectors, which hide nearer ones;
-    and perhaps it has not seen all that are equal, of which the first by key are to be taken.
-
-    :param or_fewer_than: an exact scan that gave fewer chunks than this has given all there are.
-    """
-    last = select(func.max(rung.c.distance)).scalar_subquery()
-    enough = func.count(distinct(rung.c.document_id)).filter(rung.c.distance < last) >= _literally(limit)
-    if or_fewer_than is not None:
-        enough = or_(enough, func.count() < _literally(or_fewer_than))
-    answer = scan.once(select(enough.label("yes")).select_from(rung))
-    return select(answer.c.yes).scalar_subquery()
-
-
-def _best_per_document(
-    chunks: CTE | Subquery, *, exact: bool, condition: ColumnElement[bool] | None = None
-) -> Select[Any]:
-    best = (
-        select(chunks.c.document_id, chunks.c.start, chunks.c.length, chunks.c.distance)
-        .ext(distinct_on(chunks.c.document_id))
-        .order_by(chunks.c.document_id, chunks.c.distance, chunks.c.start)
-    )
-    found = (best if condition is None else best.where(condition)).subquery()
-    return select(*found.c, (true() if exact else false()).label("exact"))
-
-
-def _literally(value: int) -> ColumnElement[int]:
-    """A number that stands in the statement itself, where the planner sees it."""
-    return bindparam(None, value, Integer, literal_execute=True, unique=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ClauseElement, ColumnElement, bindparam, cast, func, literal_column, select, true
+from sqlalchemy import ClauseElement, ColumnElement, Double, bindparam, cast, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import Boolean
 
@@ -14,6 +15,7 @@ from searchapp import spaces
 from searchapp.models import Document
 from searchapp.search.filters import compile_filter
 from searchapp.search.nearest import nearest_to
+from searchapp.search.request import Request
 from searchapp.spaces import Space
 from searchapp.wire import Vector, VectorArray, quote
 
@@ -25,22 +27,17 @@ _CONDITION = "{condition}"
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 
-def text_of(
-    space: Space,
-    *,
-    limit: int,
-    filter: Mapping[str, Any] | None = None,
-    exact: bool = False,
-    many: bool = False,
-) -> str:
-    """The SQL text of a search, in which ``$1`` is the vector, or with ``many`` the array of vectors.
+def text_of(space: Space, request: Request, *, many: bool = False) -> str:
+    """The SQL text of a search, in which ``$1`` is the vector, or with ``many`` the array of vectors, and ``$2`` the
+    greatest distance, where there is one.
 
     :return: its columns are those of :func:`searchapp.nearest`, then ``current``: not true where the collection has
         another space by now, and with ``many`` ``place``: the vector's in the array, from 1. A vector's rows are in
         their order.
-    :raises errors.InvalidInput, errors.InvalidFilter: limit or filter cannot be.
     """
-    text = _compile(space, limit, bool(filter), exact, many)
+    filter = request.filter
+    shape = dataclasses.replace(request, filter=None, max_distance=None, timeout=None)
+    text = _compile(space, shape, bool(filter), request.max_distance is not None, many)
     return text.replace(_CONDITION, condition(filter)) if filter else text
 
 
@@ -73,12 +70,20 @@ def rows_of(space: Space, filter: Mapping[str, Any] | None) -> str:
 
 
 @lru_cache(SHAPES_KEPT)
-def _compile(space: Space, limit: int, filtered: bool, exact: bool, many: bool) -> str:
+def _compile(space: Space, shape: Request, filtered: bool, bounded: bool, many: bool) -> str:
     where = literal_column(_CONDITION, Boolean) if filtered else None
     current = spaces.is_current(space).label("current")
 
     def nearest(vector: ColumnElement[Any]) -> Any:
-        return nearest_to(space, vector, limit=limit, condition=where, exact=exact)
+        return nearest_to(
+            space,
+            vector,
+            limit=shape.limit,
+            offset=shape.offset,
+            condition=where,
+            max_distance=literal_column("$2::float8", Double) if bounded else None,
+            exact=shape.exact,
+        )
 
     if not many:
         vector = bindparam("vector", None, Vector(space.vector_schema))

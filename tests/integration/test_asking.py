@@ -15,6 +15,7 @@ from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.search import asking
 from searchapp.search.hits import Hits
+from searchapp.search.request import Request
 from searchapp.search.statements import text_of
 from searchapp.spaces import Space
 from searchapp.vectors import Array
@@ -179,7 +180,7 @@ def test_a_search_is_one_round_trip_that_is_prepared(
     monkeypatch.setattr(psycopg.RawCursor, "execute", noting)
     for query in QUERIES:
         db.search_by_vector(query, collection="things")
-    assert run == [text_of(space, limit=10).encode()] * len(QUERIES)
+    assert run == [text_of(space, Request(limit=10)).encode()] * len(QUERIES)
     with driver_of(engine) as driver:
         prepared = driver.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%hnsw%'")
         assert prepared.fetchone() == (1,)
@@ -211,7 +212,7 @@ def test_settings_do_not_outlive_a_search(db: Client, engine: Engine, space: Spa
 
 
 def test_the_vector_is_sent_in_binary(db: Client, engine: Engine, space: Space) -> None:
-    text = text_of(space, limit=10)
+    text = text_of(space, Request(limit=10))
     assert "$1" in text
     assert "$2" not in text
     rows = database.Reader(engine).fetch(text, [Parameter(QUERIES[0])])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, ForeignKey, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import searchapp
@@ -162,3 +162,158 @@ def test_a_vector_that_cannot_be_compared_is_refused(
 def test_zero_vectors_cannot_be_stored(db: Client) -> None:
     with pytest.raises(errors.DatabaseError, match="check"):
         fill(db, "things", [np.zeros((1, DIMENSIONS), dtype=np.float32)])
+
+
+# Pages and thresholds
+
+
+def test_pages_by_offset_are_pieces_of_one_order(db: Client, engine: Engine) -> None:
+    chunks = [each[None] for each in random_vectors(300)]
+    space = fill(db, "things", chunks)
+    vector = random_vectors(1)[0]
+    whole = [row.key for row in ask(engine, space, vector, limit=300, exact=True)]
+    pages = [ask(engine, space, vector, limit=70, offset=offset, exact=True) for offset in range(0, 350, 70)]
+    assert [row.key for page in pages for row in page] == whole
+    assert ask(engine, space, vector, limit=10, offset=300) == []
+    assert [row.key for row in ask(engine, space, vector, limit=5, offset=295)] == whole[295:]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_threshold_cuts_the_nearest_off(db: Client, engine: Engine, exact: bool) -> None:
+    space = fill(db, "things", [each[None] for each in random_vectors(400)])
+    vector = random_vectors(1)[0]
+    rows = ask(engine, space, vector, limit=50, exact=exact)
+    middle = rows[20].distance
+    near = ask(engine, space, vector, limit=50, max_distance=middle, exact=exact)
+    assert [row.key for row in near] == [row.key for row in rows[:21]]
+    assert ask(engine, space, vector, limit=50, min_score=1 - middle + 1e-9, exact=exact) == near[:20]
+    assert ask(engine, space, vector, limit=50, max_distance=-1, exact=exact) == []
+    assert len(ask(engine, space, vector, limit=50, offset=10, max_distance=middle, exact=exact)) == 11
+
+
+# Conditions of the caller's own, and tables of the caller's own
+
+
+class Shop(Base):
+    __tablename__ = "shops"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    city: Mapped[str]
+
+
+class Product(Base):
+    __tablename__ = "products"
+
+    shop_id: Mapped[int] = mapped_column(ForeignKey("shops.id"), primary_key=True)
+    sku: Mapped[str] = mapped_column(primary_key=True)
+    price: Mapped[int]
+    embedding: Mapped[list[float] | None] = searchapp.orm.embedding("all-MiniLM-L6-v2")
+
+
+@pytest.fixture
+def products(engine: Engine) -> Array:
+    """A thousand products in three shops, which are cheap where their number is small; the last has no embedding."""
+    vectors = random_vectors(1000)
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all(Shop(id=number, city=["Rome", "Oslo", "Bern"][number]) for number in range(3))
+        session.flush()
+        session.add_all(
+            Product(shop_id=number % 3, sku=f"{number:04}", price=number, embedding=vectors[number])
+            for number in range(1000)
+        )
+        session.add(Product(shop_id=0, sku="9999", price=0))
+        session.commit()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE products")
+    return vectors
+
+
+def test_conditions_of_the_callers_own_stand_inside_the_limit(db: Client, engine: Engine) -> None:
+    chunks = [each[None] for each in random_vectors(600)]
+    space = fill(db, "things", chunks, lambda number: {"third": number % 3})
+    Base.metadata.create_all(engine)
+    vector = random_vectors(1)[0]
+    document = searchapp.orm.Document
+    with Session(engine) as session:
+        session.add_all(Price(key=f"{number:04}", price=number) for number in range(0, 600, 2))
+        session.flush()
+        cheap = select(Price).where(Price.key == document.key, Price.price < 60).exists()
+        rows = session.execute(searchapp.nearest(space, vector, limit=20, where=cheap)).all()
+        expected = nearest_keys([chunks[number] for number in range(0, 60, 2)], vector, 20)
+        assert [row.key for row in rows] == [f"{2 * int(key):04}" for key in expected]
+        both = searchapp.nearest(space, vector, limit=20, filter={"third": 0}, where=[cheap, document.key != "0000"])
+        assert {int(row.key) for row in session.execute(both)} == set(range(6, 60, 6))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_rows_of_the_callers_own_table_are_found(engine: Engine, products: Array, exact: bool) -> None:
+    vector = random_vectors(1)[0]
+    with Session(engine) as session:
+        found = session.execute(searchapp.nearest(Product.embedding, vector, limit=300, exact=exact)).all()
+        expected = nearest_keys([each[None] for each in products], vector, 300)
+        assert len(found) == 300
+        assert isinstance(found[0].Product, Product)
+        assert len({row.Product.sku for row in found} & set(expected)) >= (300 if exact else 270)
+        everything = session.execute(searchapp.nearest(Product.embedding, vector, limit=2000, exact=exact)).all()
+        assert {row.Product.sku for row in everything} == {f"{number:04}" for number in range(1000)}
+        assert [row.distance for row in everything] == sorted(row.distance for row in everything)
+        page = searchapp.nearest(Product.embedding, vector, limit=5, offset=10, max_distance=2, exact=exact)
+        assert [row.Product.sku for row in session.execute(page)] == [row.Product.sku for row in found[10:15]]
+
+
+def test_own_rows_compose(engine: Engine, products: Array) -> None:
+    vector = random_vectors(1)[0]
+    with Session(engine) as session:
+        in_rome = select(Shop).where(Shop.id == Product.shop_id, Shop.city == "Rome").exists()
+        statement = searchapp.nearest(Product.embedding, vector, limit=10, where=[Product.price < 60, in_rome])
+        found = session.execute(statement).all()
+        expected = nearest_keys([products[number][None] for number in range(0, 60, 3)], vector, 10)
+        assert [row.Product.sku for row in found] == [f"{3 * int(key):04}" for key in expected]
+        nearest = searchapp.nearest(Product.embedding, vector, limit=300).subquery()
+        assert session.scalar(select(func.count()).select_from(nearest)) == 300
+        cities = select(Shop.city, func.count()).join(nearest, nearest.c.shop_id == Shop.id).group_by(Shop.city)
+        assert sum(count for _, count in session.execute(cities)) == 300
+
+
+@pytest.mark.usefixtures("products")
+def test_own_rows_that_are_all_equal_hide_no_other(engine: Engine) -> None:
+    vector = random_vectors(1)[0]
+    with Session(engine) as session:
+        same = random_vectors(1)[0]
+        session.add_all(Product(shop_id=0, sku=f"s{number}", price=0, embedding=same) for number in range(1500))
+        near = unit(vector + 0.5 * random_vectors(3))
+        session.add_all(Product(shop_id=1, sku=f"n{number}", price=0, embedding=near[number]) for number in range(3))
+        session.flush()
+        found = session.execute(searchapp.nearest(Product.embedding, vector, limit=3)).all()
+        assert {row.Product.sku for row in found} == {"n0", "n1", "n2"}
+        equal = session.execute(searchapp.nearest(Product.embedding, same, limit=3)).all()
+        assert [row.Product.sku for row in equal] == sorted(f"s{number}" for number in range(1500))[:3]
+
+
+@pytest.mark.parametrize(
+    ("target", "vector", "options", "error"),
+    [
+        (Product.sku, np.ones(384), {}, "expected a space, or a mapped column"),
+        ("products", np.ones(384), {}, "expected a space, or a mapped column"),
+        (Product.embedding, np.ones(3), {}, "the vector has 3 dimensions; Product.embedding has 384"),
+        (Product.embedding, np.zeros(384), {}, "the vector is zero"),
+        (Product.embedding, np.ones((2, 384)), {}, "expected a list of numbers"),
+        (Product.embedding, np.ones(384), {"filter": {"a": 1}}, "go to where="),
+        (Product.embedding, np.ones(384), {"offset": -1}, "offset is -1; expected 0 to 100,000"),
+        (Product.embedding, np.ones(384), {"min_score": float("nan")}, "min_score is nan; expected a number"),
+        (Product.embedding, np.ones(384), {"max_distance": "near"}, "max_distance is 'near'; expected a number"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(target: Any, vector: Any, options: dict[str, Any], error: str) -> None:
+    with pytest.raises(errors.SearchAppError) as caught:
+        searchapp.nearest(target, vector, limit=10, **options)
+    assert error in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "error"), [("unheard-of", "of all-MiniLM-L6-v2"), (0, "0 dimensions"), (2001, "expected 1 to 2,000")]
+)
+def test_a_column_of_no_known_dimension_is_refused(model: str | int, error: str) -> None:
+    with pytest.raises(errors.SearchAppError, match=error):
+        searchapp.orm.embedding(model)

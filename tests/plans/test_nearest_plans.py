@@ -14,6 +14,7 @@ import searchapp
 from searchapp import database
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
+from searchapp.search.request import Request
 from searchapp.search.statements import text_of
 from searchapp.spaces import Space
 from searchapp.wire import ArrayParameter, Parameter
@@ -74,7 +75,7 @@ def test_other_partitions_are_not_touched(engine: Engine, space: Space, registry
 
 def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None:
     """A cast that depends on the vector would make its generic plan look dearer than planning it each time."""
-    text = text_of(space, limit=10).encode()
+    text = text_of(space, Request(limit=10)).encode()
     with driver_of(engine) as driver:
         cursor = psycopg.RawCursor(driver)
         for vector in random_vectors(12):
@@ -87,7 +88,7 @@ def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None
 
 @pytest.mark.parametrize("filter", [None, {"often": 1}])
 def test_many_vectors_go_by_the_index_each(engine: Engine, space: Space, filter: dict[str, int] | None) -> None:
-    text = text_of(space, limit=10, many=True, filter=filter)
+    text = text_of(space, Request(limit=10, filter=filter), many=True)
     with driver_of(engine) as driver:
         cursor = psycopg.RawCursor(driver)
         vectors = ArrayParameter(random_vectors(5), space.vector_oid)

@@ -1,0 +1,103 @@
+"""What a search is asked for beside what it is near to, checked before anything is encoded or sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from searchapp import errors
+from searchapp.models import Document
+from searchapp.search.filters import compile_filter
+
+MAX_LIMIT = 100_000
+MAX_OFFSET = 100_000
+MAX_TIMEOUT = 86_400.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How many hits, which, and how they are looked for.
+
+    :param limit: how many hits, 1 to 100,000.
+    :param offset: how many of the nearest are left out before them, 0 to 100,000.
+    :param filter: what a hit's metadata must satisfy.
+    :param exact: compare with every passage instead of asking the index.
+    :param max_distance: hits are no farther than this; None: however far.
+    :param timeout: the database ends the search after so many seconds; None: as it is set there.
+    """
+
+    limit: int
+    offset: int = 0
+    filter: Mapping[str, Any] | None = None
+    exact: bool = False
+    max_distance: float | None = None
+    timeout: float | None = None
+
+    def includes(self, distance: float) -> bool:
+        """Whether a hit may be so far."""
+        return self.max_distance is None or distance <= self.max_distance
+
+
+def request(
+    limit: int,
+    offset: int = 0,
+    filter: Mapping[str, Any] | None = None,
+    exact: bool = False,
+    min_score: float | None = None,
+    max_distance: float | None = None,
+    timeout: float | None = None,
+) -> Request:
+    """Make a request that can be.
+
+    :param min_score: hits have at least this score, which is 1 - distance.
+    :raises errors.InvalidInput, errors.InvalidFilter: a value that cannot be.
+    """
+    check_limit(limit)
+    check_offset(offset)
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_TIMEOUT):
+        raise errors.InvalidInput(f"timeout is {timeout!r}; expected seconds, over 0 and at most {MAX_TIMEOUT:,.0f}")
+    if filter is not None:
+        compile_filter(filter, Document.metadata_)
+    threshold = as_max_distance(min_score, max_distance)
+    return Request(limit, offset, filter or None, exact, threshold, timeout)
+
+
+def check_limit(limit: int) -> int:
+    """Return a limit that can be.
+
+    :raises errors.InvalidInput: it is below 1 or over 100,000.
+    """
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
+        raise errors.InvalidInput(f"limit is {limit!r}; expected 1 to {MAX_LIMIT:,}")
+    return limit
+
+
+def check_offset(offset: int) -> int:
+    """Return an offset that can be.
+
+    :raises errors.InvalidInput: it is below 0 or over 100,000.
+    """
+    if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset <= MAX_OFFSET:
+        raise errors.InvalidInput(f"offset is {offset!r}; expected 0 to {MAX_OFFSET:,}")
+    return offset
+
+
+def as_max_distance(min_score: float | None, max_distance: float | None) -> float | None:
+    """Both thresholds as one, the stricter, as a distance.
+
+    :raises errors.InvalidInput: one of them is no number.
+
+    >>> as_max_distance(0.75, 0.5)
+    0.25
+    """
+    for name, value in (("min_score", min_score), ("max_distance", max_distance)):
+        if value is not None and not (_is_number(value) and math.isfinite(value)):
+            raise errors.InvalidInput(f"{name} is {value!r}; expected a number")
+    distances = [each for each in (max_distance, None if min_score is None else 1 - min_score) if each is not None]
+    return float(min(distances)) if distances else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
