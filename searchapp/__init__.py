@@ -16,6 +16,8 @@ from searchapp import errors
 
 if TYPE_CHECKING:
     from searchapp import orm as orm
+    from searchapp.async_client import AsyncClient as AsyncClient
+    from searchapp.async_client import connect_async as connect_async
     from searchapp.client import Client as Client
     from searchapp.client import connect as connect
     from searchapp.errors import SearchAppError as SearchAppError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 # Each is imported when it is first asked for: the command begins to load its model before SQLAlchemy is there.
 _PLACES = {
+    "AsyncClient": "searchapp.async_client",
     "Client": "searchapp.client",
     "Document": "searchapp.ingest.documents",
     "Hit": "searchapp.search.hits",
@@ -39,10 +42,12 @@ _PLACES = {
     "Space": "searchapp.spaces",
     "Summary": "searchapp.ingest.ingestion",
     "connect": "searchapp.client",
+    "connect_async": "searchapp.async_client",
     "documents": "searchapp.search.documents",
     "nearest": "searchapp.search.nearest",
 }
 __all__ = [
+    "AsyncClient",
     "Client",
     "Document",
     "Hit",
@@ -51,6 +56,7 @@ __all__ = [
     "Space",
     "Summary",
     "connect",
+    "connect_async",
     "documents",
     "errors",
     "nearest",

@@ -491,7 +491,11 @@ class Client:
                 assert self._engine is not None
                 # whatever the engine's own level: in AUTOCOMMIT a document and its chunks would change one by one
                 options = {"isolation_level": "READ COMMITTED"}
-                with self._engine.connect().execution_options(**options) as connection, connection.begin():
+                with (
+                    self._engine.connect().execution_options(**options) as connection,
+                    connection.begin(),
+                    database.cancellable(database.driver_of(connection)),
+                ):
                     yield connection
 
     def _ready(self, connection: Connection) -> str:

@@ -6,9 +6,11 @@ import difflib
 import math
 import re
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -341,6 +343,49 @@ class _Lent:
     used: float = 0.0
 
 
+class Canceller:
+    """Ends what another thread runs in the database, and whatever it would run after that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._driver: psycopg.Connection[Any] | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Let the server end the statement that runs."""
+        with self._lock:  # meanwhile its connection is not given back, and so cannot be another's
+            self._cancelled = True
+            if self._driver is not None:
+                self._driver.cancel_safe()
+
+    @contextmanager
+    def watching(self, driver: psycopg.Connection[Any]) -> Iterator[None]:
+        """Say which connection is in use.
+
+        :raises errors.QueryCanceled: it has been cancelled already.
+        """
+        before = self._driver
+        with self._lock:
+            if self._cancelled:
+                raise errors.QueryCanceled("canceled")
+            self._driver = driver
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._driver = before
+
+
+# Of the call that the present context belongs to, where somebody may cancel it.
+CANCELLER: ContextVar[Canceller | None] = ContextVar("canceller", default=None)
+
+
+def cancellable(driver: psycopg.Connection[Any]) -> AbstractContextManager[None]:
+    """Let the present call be cancelled while it uses a connection."""
+    canceller = CANCELLER.get()
+    return nullcontext() if canceller is None else canceller.watching(driver)
+
+
 class Reader:
     """Runs statements that only read.
 
@@ -369,7 +414,7 @@ class Reader:
         with translated():
             if isinstance(self._source, Connection):
                 driver = driver_of(self._source)
-                with _limited(driver, timeout):
+                with cancellable(driver), _limited(driver, timeout):
                     cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
                     return cursor.execute(text.encode(), parameters).fetchall()
             lent = self._take(self._source)
@@ -390,13 +435,15 @@ class Reader:
         """
         with translated():
             if isinstance(self._source, Connection):
-                with _limited(driver_of(self._source), timeout):
+                driver = driver_of(self._source)
+                with cancellable(driver), _limited(driver, timeout):
                     yield self._source
                 return
             options = {"isolation_level": "REPEATABLE READ"}
             with (
                 self._source.connect().execution_options(**options) as connection,
                 connection.begin(),
+                cancellable(driver_of(connection)),
                 _limited(driver_of(connection), timeout),
             ):
                 yield connection
@@ -409,7 +456,7 @@ class Reader:
 
     def _run(self, lent: _Lent, text: str, parameters: Sequence[Any], timeout: float | None) -> list[tuple[Any, ...]]:
         try:
-            with _limited(lent.driver, timeout):
+            with cancellable(lent.driver), _limited(lent.driver, timeout):
                 rows = lent.cursor.execute(text.encode(), parameters).fetchall()
         except BaseException:
             self._give_back(lent)

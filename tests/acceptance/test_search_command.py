@@ -56,6 +56,7 @@ class Answers(NamedTuple):
 
     json: commands.Done
     csv: commands.Done
+    page: commands.Done
     first_line: bytes
     said: bytes
 
@@ -76,11 +77,11 @@ def answers(url: str, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     calls = [
         [*search, "--json", "--limit", "100000", "--exact", "--filter", '{"kind": {"$ne": "filler"}}'],
         [*search, "--csv", "-n", "4"],
+        [*search, "--json", "--offset", "1", "--max-distance", "0.8", "--timeout", "30"],
     ]
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(read_first_line, [*search, "--jsonl", "--limit", "100"], url, folder)
-        as_json, as_csv = commands.run_all(url, folder, calls)
-        return Answers(as_json, as_csv, *broken.result())
+        return Answers(*commands.run_all(url, folder, calls), *broken.result())
 
 
 def read_first_line(arguments: list[str], url: str, folder: Path) -> tuple[bytes, bytes]:
@@ -124,6 +125,14 @@ def test_json_and_csv_give_the_documents_back_as_they_are(answers: Answers) -> N
     rows = list(csv.DictReader(io.StringIO(answers.csv.stdout, newline="")))
     assert {row["key"]: (row["title"] or None, row["passage"], json.loads(row["metadata"])) for row in rows} == expected
     assert [float(row["distance"]) for row in rows] == pytest.approx([hit["distance"] for hit in hits])
+
+
+def test_offset_and_threshold_cut_what_comes(answers: Answers) -> None:
+    assert (answers.page.returncode, answers.page.stderr) == (0, "")
+    everything = [hit for hit in json.loads(answers.json.stdout)["hits"] if hit["distance"] <= 0.8]
+    page = [hit for hit in json.loads(answers.page.stdout)["hits"] if hit["metadata"]["kind"] != "filler"]
+    assert [hit["key"] for hit in page] == [hit["key"] for hit in everything[1:]]
+    assert page
 
 
 def test_people_get_two_lines_a_hit_and_one_on_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:

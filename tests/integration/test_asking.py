@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -217,3 +218,50 @@ def test_the_vector_is_sent_in_binary(db: Client, engine: Engine, space: Space) 
     assert "$2" not in text
     rows = database.Reader(engine).fetch(text, [Parameter(QUERIES[0])])
     assert [row[0] for row in rows] == [hit.key for hit in db.search_by_vector(QUERIES[0], collection="things")]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("count", [1, 3, len(QUERIES)])
+def test_offset_and_thresholds_cut_what_comes_back(db: Client, space: Space, exact: bool, count: int) -> None:
+    assert space.indexed
+
+    def ask(**options: Any) -> list[list[tuple[str, str, float]]]:
+        if count == 1:
+            return [told(db.search_by_vector(QUERIES[1], collection="things", exact=exact, **options))]
+        answers = db.search_many_by_vector(QUERIES[1 : count + 1], collection="things", exact=exact, **options)
+        return [told(hits) for hits in answers]
+
+    whole = ask(limit=30)
+    assert ask(limit=20, offset=10) == [hits[10:] for hits in whole]
+    middle = whole[0][15][2]
+    below = [[hit for hit in hits if hit[2] <= middle] for hits in whole]
+    assert ask(limit=30, max_distance=middle) == below
+    assert ask(limit=10, offset=5, max_distance=middle) == [hits[5:15] for hits in below]
+    assert ask(limit=30, min_score=2) == [[] for _ in whole]
+
+
+@pytest.mark.parametrize("count", [1, 3, len(QUERIES)])
+@pytest.mark.parametrize("own", [True, False], ids=["connections", "connection"])
+def test_what_runs_over_its_time_is_ended(
+    db: Client, engine: Engine, registry: Registry, space: Space, count: int, own: bool
+) -> None:
+    with engine.connect() as connection, engine.connect() as other:
+        connection.exec_driver_sql(f"LOCK TABLE searchapp_data.chunks_{space.id} IN ACCESS EXCLUSIVE MODE")
+        client = db if own else Client(connection=other, registry=registry)
+        vectors = QUERIES[:count]
+
+        def ask(timeout: float | None) -> Any:
+            return client.search_many_by_vector(vectors, collection="things", exact=True, timeout=timeout)
+
+        client.space("things")
+        with pytest.raises(errors.QueryCanceled, match="statement timeout; give it more time, or ask for less"):
+            ask(0.1)
+        connection.rollback()
+        assert [told(each) for each in ask(5)] == [told(each) for each in ask(None)]
+        assert other.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1", True, 86_401])
+def test_a_timeout_that_cannot_be_is_refused(db: Client, space: Space, timeout: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match="timeout is"):
+        db.search_by_vector(QUERIES[0], collection=space.collection, timeout=timeout)
