@@ -33,10 +33,10 @@ def connect_async(url: str | None = None, *, engine: Engine | None = None) -> As
 
 
 def _in_thread(method: Callable[Concatenate[Client, P], R]) -> Callable[Concatenate[AsyncClient, P], Awaitable[R]]:
-    @functools.wraps(method)
-    async def call(self: AsyncClient, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._run(lambda client: method(client, *args, **kwargs))
 
+    functools.update_wrapper(call, method)
     return call
 
 
@@ -46,11 +46,11 @@ class AsyncClient:
     A call that is cancelled ends its statement in PostgreSQL. What a call calls back (``on_progress``,
     ``on_rejected``), it calls from another thread.
 
-    :param open: makes the handle that does the work.
+    :param connect: makes the handle that does the work.
     """
 
-    def __init__(self, open: Callable[[], Client]) -> None:
-        self._open = functools.cache(open)
+    def __init__(self, connect: Callable[[], Client]) -> None:
+        self._connect = functools.cache(connect)
         self._opening = asyncio.Lock()
         self._threads = ThreadPoolExecutor(database.POOL_SIZE, thread_name_prefix="searchapp-async")
 
@@ -90,7 +90,7 @@ class AsyncClient:
     async def _run(self, work: Callable[[Client], R]) -> R:
         loop = asyncio.get_running_loop()
         async with self._opening:
-            client = await loop.run_in_executor(self._threads, self._open)
+            client = await loop.run_in_executor(self._threads, self._connect)
         canceller = database.Canceller()
         context = contextvars.copy_context()
         context.run(database.CANCELLER.set, canceller)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 import uuid
@@ -26,11 +27,12 @@ from searchapp.ingest.ingestion import Ingestion, Progress, Summary
 from searchapp.ingest.objects import Objects
 from searchapp.ingest.readers import Source
 from searchapp.search import asking
+from searchapp.search import cursor as cursors
 from searchapp.search import documents as document_builder
 from searchapp.search import nearest as nearest_builder
 from searchapp.search.hits import Hit, Hits, Took
 from searchapp.search.matrix import Row
-from searchapp.search.request import request
+from searchapp.search.request import Request, request
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
 
@@ -261,6 +263,7 @@ class Client:
         min_score: float | None = None,
         max_distance: float | None = None,
         exact: bool = False,
+        cursor: str | None = None,
         timeout: float | None = None,
     ) -> Hits:
         """Find the documents whose passages mean what the query means.
@@ -271,8 +274,11 @@ class Client:
         :param min_score: hits have at least this score, which is 1 - distance.
         :param max_distance: hits are no farther than this.
         :param exact: compare with every passage instead of asking the index.
+        :param cursor: ``hits.cursor`` of the page before, whose search this is: pages by cursor are exact, so that they
+            neither repeat nor skip a hit of unchanged data. Begin with ``exact=True``.
         :param timeout: seconds after which the database ends the search; None: as it is set there.
         :raises errors.InvalidInput: an empty query, a limit or mode or filter that cannot be.
+        :raises errors.InvalidCursor: a cursor of another search, or of a former space.
         :raises errors.QueryCanceled: the search ran over its time.
         :raises errors.CollectionMissing: no such collection; the message has the near names.
         """
@@ -282,8 +288,7 @@ class Client:
         def encode(space: Space) -> Array:
             return self._registry.encode_query(space.model, query)
 
-        ask = partial(asking.ask_one, self._reader, request=asked)
-        return self._ask(collection, encode, ask, by_model=True)[0]
+        return self._ask_page(collection, encode, asked, query.encode(), cursor, by_model=True)
 
     def search_many(
         self,
@@ -330,6 +335,7 @@ class Client:
         min_score: float | None = None,
         max_distance: float | None = None,
         exact: bool = False,
+        cursor: str | None = None,
         timeout: float | None = None,
     ) -> Hits:
         """Find the documents whose embeddings are nearest to a vector; as :meth:`search`, without a model.
@@ -340,8 +346,8 @@ class Client:
         """
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
         check = partial(nearest_builder.check_vector, vector)
-        ask = partial(asking.ask_one, self._reader, request=asked)
-        return self._ask(collection, check, ask, by_model=False)[0]
+        given = nearest_builder.as_floats(vector).tobytes()
+        return self._ask_page(collection, check, asked, given, cursor, by_model=False)
 
     def search_many_by_vector(
         self,
@@ -471,6 +477,38 @@ class Client:
         share = 1000 / max(len(answers), 1)
         took = Took(round((encoded - started) * share, 3), round((time.perf_counter() - encoded) * share, 3))
         return [_hits(rows, took) for rows in answers]
+
+    def _ask_page(
+        self,
+        collection: str,
+        encode: Callable[[Space], Array],
+        request: Request,
+        asked: bytes,
+        cursor: str | None,
+        *,
+        by_model: bool,
+    ) -> Hits:
+        """Ask for one page, and note in its cursor where it ended.
+
+        :param asked: the query's text or the vector, which the cursor is bound to.
+        """
+        if cursor is not None:
+            if request.offset:
+                raise errors.InvalidInput("give an offset or a cursor, not both")
+            request = dataclasses.replace(request, exact=True)
+        question = cursors.question_of(collection, asked, request)
+        before = None if cursor is None else cursors.read(cursor, question)
+        answered_by: list[Space] = []
+
+        def ask(space: Space, vector: Array) -> list[list[Row]]:
+            answered_by[:] = [space]
+            return asking.ask_one(self._reader, space, vector, request=request, after=before)
+
+        [hits] = self._ask(collection, encode, ask, by_model=by_model)
+        if not request.exact or len(hits) < request.limit:
+            return hits
+        position = cursors.after(hits.hits, answered_by[0].id, before)
+        return dataclasses.replace(hits, cursor=cursors.write(position, question))
 
     def _drop_retired(self) -> int:
         if self._engine is None:

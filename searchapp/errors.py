@@ -2,6 +2,7 @@
 
 SearchAppError
 ├── InvalidInput                 the call itself is wrong: nothing was read, nothing was written
+│   ├── InvalidCursor            a cursor of another question, of a former space, or broken
 │   ├── InvalidFilter            a filter with an unknown operator, a value of a wrong type, broken JSON
 │   ├── InvalidName              a collection's name that is not allowed
 │   └── SourceUnreadable         no such file, an unknown format, a folder without readable files
@@ -23,6 +24,7 @@ SearchAppError
     ├── DatabaseTooNew           a newer searchapp migrated this database
     ├── PermissionDenied         the role lacks a right
     ├── LockNotAvailable         somebody held a lock for longer than we wait
+    ├── QueryCanceled            a statement ran over its time, or somebody canceled it
     ├── DiskFull                 the server has no room left; what was committed stays
     └── EmbeddedServerError      the embedded server cannot be set up or started
 
@@ -40,6 +42,10 @@ class SearchAppError(Exception):
 
 class InvalidInput(SearchAppError):
     """The call is wrong; nothing was read or written."""
+
+
+class InvalidCursor(InvalidInput):
+    """A cursor that is not of this search, or of a space that is no longer asked."""
 
 
 class InvalidFilter(InvalidInput):

@@ -33,6 +33,7 @@ def hits_as_json(hits: Hits) -> dict[str, Any]:
         "exact": hits.exact,
         "complete": hits.complete,
         "took_ms": dataclasses.asdict(hits.took_ms),
+        "cursor": hits.cursor,
     }
 
 

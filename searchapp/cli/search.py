@@ -31,6 +31,9 @@ def search(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every passage instead of asking the index.")
     ] = False,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", metavar="TEXT", help="The next page: what --exact --json gave as cursor.")
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Let the database end the search after so long."),
@@ -54,7 +57,7 @@ def search(
     check_query(query, mode)  # before the database is asked for anything
     request(**wanted)
     with searchapp.connect() as db:
-        hits = db.search(query, collection=collection, mode=mode, **wanted)
+        hits = db.search(query, collection=collection, mode=mode, cursor=cursor, **wanted)
     if json:
         output.print_json(output.hits_as_json(hits))
     elif jsonl:

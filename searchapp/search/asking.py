@@ -6,9 +6,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from searchapp import database, spaces
+from searchapp import database, errors, spaces
 from searchapp.database import Reader
 from searchapp.search import statements
+from searchapp.search.cursor import Position
 from searchapp.search.matrix import Row, nearest_by_matrix
 from searchapp.search.request import Request
 from searchapp.spaces import Space
@@ -23,13 +24,22 @@ class Outdated(Exception):
     """The collection has another space by now, or its space has changed: look it up, and ask again."""
 
 
-def ask_one(reader: Reader, space: Space, vector: Array, *, request: Request) -> list[list[Row]]:
+def ask_one(
+    reader: Reader, space: Space, vector: Array, *, request: Request, after: Position | None = None
+) -> list[list[Row]]:
     """The rows nearest to a vector, shape (dimensions,), in one round trip.
 
+    :param after: where the page before ended.
     :return: a list of one: rows of ``key, title, passage, metadata, distance, exact``, and what else may follow.
     :raises Outdated: as it says; where there are no rows it cannot be known.
+    :raises errors.InvalidCursor: that page was of another space.
     """
-    return [_fetch(reader, statements.text_of(space, request), Parameter(vector), request)]
+    if after is not None and after.space_id != space.id:
+        raise errors.InvalidCursor(
+            f"the cursor is of a former space of {space.collection}; begin again with the first page"
+        )
+    text = statements.text_of(space, request, after=after is not None)
+    return [_fetch(reader, text, Parameter(vector), request, after)]
 
 
 def ask_many(reader: Reader, space: Space, vectors: Array, *, request: Request) -> list[list[Row]]:
@@ -52,8 +62,16 @@ def ask_many(reader: Reader, space: Space, vectors: Array, *, request: Request) 
     return answers
 
 
-def _fetch(reader: Reader, text: str, asked: Parameter | ArrayParameter, request: Request) -> list[Row]:
+def _fetch(
+    reader: Reader,
+    text: str,
+    asked: Parameter | ArrayParameter,
+    request: Request,
+    after: Position | None = None,
+) -> list[Row]:
     parameters: list[Any] = [asked] if request.max_distance is None else [asked, request.max_distance]
+    if after is not None:
+        parameters += [after.distance, after.key, after.tied]
     rows = reader.fetch(text, parameters, request.timeout)
     if rows and rows[0][6] is not True:
         raise Outdated

@@ -35,7 +35,8 @@ class Hits(Sequence[Hit]):
     """The hits of one search, nearest first.
 
     ``exact`` says whether this answer came from a scan of everything; ``complete`` is false while documents lack their
-    chunks in the space asked.
+    chunks in the space asked. ``cursor`` asks for the next page, which begins behind the last hit: there is one where
+    the answer was asked exactly and the page is full.
     """
 
     hits: tuple[Hit, ...]
@@ -43,6 +44,7 @@ class Hits(Sequence[Hit]):
     exact: bool
     complete: bool
     took_ms: Took
+    cursor: str | None = None
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

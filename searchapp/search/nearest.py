@@ -5,6 +5,7 @@ many as were asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sqlalchemy import (
     inspect,
     literal,
     literal_column,
+    or_,
     select,
 )
 from sqlalchemy.orm import InstrumentedAttribute
@@ -101,6 +103,7 @@ def nearest_to(
     offset: int = 0,
     condition: ColumnElement[bool] | None,
     max_distance: ColumnElement[float] | None = None,
+    after: After | None = None,
     exact: bool,
 ) -> Select[Any]:
     """Build the statement of :func:`nearest` in a space for expressions.
@@ -108,9 +111,11 @@ def nearest_to(
     :param vector: a parameter, or a column of a query around it.
     :param condition: what a hit's document must satisfy.
     :param max_distance: stands outside of the scan, which would otherwise go on until it had read everything.
+    :param after: only hits behind this one; exactly.
     """
     scan = _Chunks(space, vector, condition)
-    hits = _hits(scan, limit + offset, exact or not space.indexed)
+    exact = exact or not space.indexed
+    hits = _hits(scan, limit + offset, exact) if after is None else _hits_after(scan, limit, after)
     text = func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length)
     statement = select(
         Document.key,
@@ -124,7 +129,18 @@ def nearest_to(
         Document,
         and_(Document.id == hits.c.document_id, Document.collection_id == literally(space.collection_id)),
     )
+    if after is not None:
+        statement = statement.where(or_(hits.c.distance > after.distance, Document.key > after.key))
     return _page(statement, scan, hits, [Document.key], limit, offset, max_distance)
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The last hit of the page before, and how many hits as far as that were shown: each a parameter or a column."""
+
+    distance: ColumnElement[float]
+    key: ColumnElement[str]
+    tied: ColumnElement[int]
 
 
 def _nearest_rows(
@@ -157,6 +173,13 @@ def _hits(scan: Scan, count: int, exact: bool) -> Any:
     """The nearest hits; more where the last ones are equally far, to be cut by key."""
     found = exactly(scan, count) if exact else approximately(scan, count)
     return select(*found.c).order_by(found.c.distance).fetch(literally(count), with_ties=True).subquery()
+
+
+def _hits_after(scan: Scan, limit: int, after: After) -> Any:
+    """The hits behind a page: as far as its last one, or farther; so many that ``limit`` of them were not shown."""
+    found = scan.best(scan.rows(scan.exact_distance()).subquery(), exact=True).subquery()
+    farther = select(*found.c).where(found.c.distance >= after.distance).order_by(found.c.distance)
+    return farther.fetch(literally(limit) + after.tied, with_ties=True).subquery()
 
 
 def _page(
@@ -257,7 +280,7 @@ def check_vector(vector: npt.ArrayLike, space: Space) -> npt.NDArray[np.float32]
     :raises errors.ModelMismatch: its dimension is not the space's.
     :raises errors.InvalidInput: it is zero, or has NaN or infinity: no direction, no cosine.
     """
-    array = _as_floats(vector)
+    array = as_floats(vector)
     if array.shape != (space.dimensions,):
         raise errors.ModelMismatch(
             f"the vector's shape is {array.shape}; the collection {space.collection} has ({space.dimensions},)"
@@ -265,7 +288,11 @@ def check_vector(vector: npt.ArrayLike, space: Space) -> npt.NDArray[np.float32]
     return _as_direction(array)
 
 
-def _as_floats(vector: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def as_floats(vector: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """A vector as float32.
+
+    :raises errors.InvalidInput: it is not made of numbers.
+    """
     try:
         return np.asarray(vector, dtype=np.float32)
     except (TypeError, ValueError) as exc:
@@ -274,7 +301,7 @@ def _as_floats(vector: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 def _as_direction(vector: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """A vector that has a direction, as float32, shape (dimensions,)."""
-    array = _as_floats(vector)
+    array = as_floats(vector)
     if array.ndim != 1:
         raise errors.InvalidInput(f"the vector's shape is {array.shape}; expected a list of numbers")
     if not is_usable(array):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ClauseElement, ColumnElement, Double, bindparam, cast, func, literal_column, select, true
+from sqlalchemy import ClauseElement, ColumnElement, bindparam, cast, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import Boolean
 
 from searchapp import spaces
 from searchapp.models import Document
 from searchapp.search.filters import compile_filter
-from searchapp.search.nearest import nearest_to
+from searchapp.search.nearest import After, nearest_to
 from searchapp.search.request import Request
 from searchapp.spaces import Space
 from searchapp.wire import Vector, VectorArray, quote
@@ -27,17 +28,18 @@ _CONDITION = "{condition}"
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 
-def text_of(space: Space, request: Request, *, many: bool = False) -> str:
-    """The SQL text of a search, in which ``$1`` is the vector, or with ``many`` the array of vectors, and ``$2`` the
-    greatest distance, where there is one.
+def text_of(space: Space, request: Request, *, after: bool = False, many: bool = False) -> str:
+    """The SQL text of a search, in which ``$1`` is the vector, or with ``many`` the array of vectors; where they are
+    asked for, there follow the greatest distance, and the distance, key and number of ties of the last hit before.
 
+    :param after: whether it goes on behind a hit.
     :return: its columns are those of :func:`searchapp.nearest`, then ``current``: not true where the collection has
         another space by now, and with ``many`` ``place``: the vector's in the array, from 1. A vector's rows are in
         their order.
     """
     filter = request.filter
     shape = dataclasses.replace(request, filter=None, max_distance=None, timeout=None)
-    text = _compile(space, shape, bool(filter), request.max_distance is not None, many)
+    text = _compile(space, shape, bool(filter), request.max_distance is not None, after, many)
     return text.replace(_CONDITION, condition(filter)) if filter else text
 
 
@@ -70,7 +72,14 @@ def rows_of(space: Space, filter: Mapping[str, Any] | None) -> str:
 
 
 @lru_cache(SHAPES_KEPT)
-def _compile(space: Space, shape: Request, filtered: bool, bounded: bool, many: bool) -> str:
+def _compile(space: Space, shape: Request, filtered: bool, bounded: bool, after: bool, many: bool) -> str:
+    numbers = itertools.count(2)
+
+    def parameter(type_: str) -> ColumnElement[Any]:
+        return literal_column(f"${next(numbers)}::{type_}")
+
+    max_distance = parameter("float8") if bounded else None
+    last = After(parameter("float8"), parameter("text"), parameter("int8")) if after else None
     where = literal_column(_CONDITION, Boolean) if filtered else None
     current = spaces.is_current(space).label("current")
 
@@ -81,7 +90,8 @@ def _compile(space: Space, shape: Request, filtered: bool, bounded: bool, many: 
             limit=shape.limit,
             offset=shape.offset,
             condition=where,
-            max_distance=literal_column("$2::float8", Double) if bounded else None,
+            max_distance=max_distance,
+            after=last,
             exact=shape.exact,
         )
 

@@ -65,6 +65,8 @@ CALLS: list[tuple[list[str], str]] = [
     ([*SEARCH, "--limit", "-1"], "limit is -1; expected 1 to 100,000"),
     ([*SEARCH, "--limit", "100001"], "limit is 100001; expected 1 to 100,000"),
     ([*SEARCH, "--offset", "-1"], "offset is -1; expected 0 to 100,000"),
+    ([*SEARCH, "--cursor", "nonsense"], "the cursor is not of this search"),
+    ([*SEARCH, "--cursor", "nonsense", "--offset", "1"], "give an offset or a cursor, not both"),
     ([*SEARCH, "--min-score", "nan"], "min_score is nan; expected a number"),
     ([*SEARCH, "--timeout", "0"], "timeout is 0.0; expected seconds, over 0"),
     ([*SEARCH, "--limit", "ten"], "Invalid value for '--limit'"),

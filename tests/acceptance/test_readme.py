@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -26,11 +29,15 @@ def test_python_of_the_readme_runs(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     with Session(engine) as session:
-        names: dict[str, Any] = {"session": session, "vector": np.ones(384, dtype=np.float32)}
+        names: dict[str, Any] = {"engine": engine, "session": session, "vector": np.ones(384, dtype=np.float32)}
         names |= {"documents": [{"key": "1", "text": "Red shoes"}], "vectors": np.ones((1, 384))}
         for block in blocks("python"):
-            exec(block, names)
+            waited = eval(compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+            if inspect.iscoroutine(waited):
+                asyncio.run(waited)
         assert len(names["rows"]) == 2
+        assert names["products"] == names["documents"] == []
+        assert len(names["hits"]) == 2
         names["db"].close()
     assert capsys.readouterr().out.startswith("1 0.")
 

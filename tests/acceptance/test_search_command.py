@@ -107,7 +107,7 @@ def test_json_is_one_object_with_these_names(answers: Answers) -> None:
     assert (answers.json.returncode, answers.json.stderr) == (0, "")
     assert answers.json.stdout.count("\n") == 1
     found = json.loads(answers.json.stdout)
-    assert list(found) == ["hits", "mode", "exact", "complete", "took_ms"]
+    assert list(found) == ["hits", "mode", "exact", "complete", "took_ms", "cursor"]
     assert (found["mode"], found["exact"], found["complete"]) == ("vector", True, True)
     assert list(found["took_ms"]) == ["encode", "database"]
     assert all(isinstance(each, float) for each in found["took_ms"].values())

@@ -265,3 +265,71 @@ def test_what_runs_over_its_time_is_ended(
 def test_a_timeout_that_cannot_be_is_refused(db: Client, space: Space, timeout: Any) -> None:
     with pytest.raises(errors.InvalidInput, match="timeout is"):
         db.search_by_vector(QUERIES[0], collection=space.collection, timeout=timeout)
+
+
+# Pages by cursor
+
+
+def pages(db: Client, **options: Any) -> list[Hits]:
+    found = [db.search_by_vector(QUERIES[0], collection="things", exact=True, **options)]
+    while found[-1].cursor is not None:
+        found.append(db.search_by_vector(QUERIES[0], collection="things", cursor=found[-1].cursor, **options))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limit", "options"), [(7, {}), (250, {}), (7, {"filter": {"third": 1}}), (7, {"max_distance": 0.95})]
+)
+def test_pages_by_cursor_are_pieces_of_one_order(
+    db: Client, space: Space, limit: int, options: dict[str, Any]
+) -> None:
+    assert space.indexed
+    whole = db.search_by_vector(QUERIES[0], collection="things", limit=DOCUMENTS, exact=True, **options)
+    found = pages(db, limit=limit, **options)
+    assert [hit for page in found for hit in told(page)] == told(whole)  # 30 equal ones over five pages of seven
+    assert all(page.exact for page in found)
+    assert len(found) == len(whole) // limit + 1
+
+
+def test_pages_may_be_of_any_length(db: Client, space: Space) -> None:
+    whole = told(db.search_by_vector(QUERIES[0], collection=space.collection, limit=100, exact=True))
+    first = db.search_by_vector(QUERIES[0], collection=space.collection, limit=3, exact=True)
+    second = db.search_by_vector(QUERIES[0], collection=space.collection, limit=50, cursor=first.cursor)
+    assert told(first) + told(second) == whole[:53]
+
+
+def test_a_cursor_is_for_its_own_search_alone(db: Client, space: Space) -> None:
+    def ask(query: Array = QUERIES[0], **options: Any) -> Hits:
+        return db.search_by_vector(query, collection=space.collection, **{"limit": 5, "filter": {"third": 1}, **options})
+
+    cursor = ask(exact=True).cursor
+    assert cursor is not None
+    assert ask().cursor is None  # the index may have missed some
+    assert told(ask(cursor=cursor)) == told(ask(exact=True, limit=10))[5:]
+    others: list[dict[str, Any]] = [
+        {"query": QUERIES[1]},
+        {"filter": {"third": 2}},
+        {"filter": None},
+        {"max_distance": 0.5},
+        {"cursor": cursor[:-1]},
+        {"cursor": cursor + "A"},
+        {"cursor": "x" + cursor[1:]},
+        {"cursor": ""},
+        {"cursor": "\u00e9"},
+    ]
+    for other in others:
+        with pytest.raises(errors.InvalidCursor, match="not of this search"):
+            ask(**{"cursor": cursor, **other})
+    with pytest.raises(errors.InvalidInput, match="an offset or a cursor"):
+        ask(cursor=cursor, offset=1)
+
+
+def test_a_cursor_of_a_former_space_is_refused(db: Client) -> None:
+    vectors = random_vectors(50)
+    fill(db, "replaced", [each[None] for each in vectors])
+    cursor = db.search_by_vector(QUERIES[0], collection="replaced", limit=5, exact=True).cursor
+    db.drop_collection("replaced")
+    fill(db, "replaced", [each[None] for each in vectors])
+    with pytest.raises(errors.InvalidCursor, match="a former space of replaced; begin again"):
+        db.search_by_vector(QUERIES[0], collection="replaced", limit=5, cursor=cursor)
+    db.drop_collection("replaced")
