@@ -12,7 +12,7 @@ endif
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test check quality bench clean
+.PHONY: help install demo test test-long check quality bench clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ demo: .venv/installed  ## Search Python's own documentation: start a server, ing
 
 test: .venv/installed  ## Run the tests on a PostgreSQL of their own
 	@$(BIN)/python -m pytest
+
+test-long: .venv/installed  ## The properties of searches, for some ten minutes
+	@PROPERTY_EXAMPLES=2000 $(BIN)/python -m pytest tests/integration/test_right_rows.py
 
 check: .venv/installed  ## Lint, types, layers, compose file, migrations against models
 	$(BIN)/ruff check .
