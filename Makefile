@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: help install demo test test-long check quality bench clean
 
 help:  ## Say what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 install: .venv/installed  ## Make .venv with everything in it
 

@@ -207,7 +207,7 @@ def test_pages_by_cursor_are_the_whole_once(db: Client, space: Space) -> None:
     def check(search: Asked, sizes: list[int]) -> None:
         options = {name: value for name, value in search.options.items() if name not in {"limit", "offset"}}
         vector = QUERIES[search.query]
-        whole = db.search_by_vector(vector, collection="things", limit=1000, exact=True, **options)
+        whole = db.search_by_vector(vector, collection="things", limit=DOCUMENTS, exact=True, **options)
         page = db.search_by_vector(vector, collection="things", limit=sizes[0], exact=True, **options)
         shown = list(page)
         for size in itertools.islice(itertools.cycle(sizes), 12):
