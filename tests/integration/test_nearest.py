@@ -16,6 +16,7 @@ from searchapp.client import Client
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from tests.made_up import DIMENSIONS, fill, random_vectors, unit
+from tests.plans.explaining import explain
 
 
 def ask(engine: Engine, space: Space, vector: Array, **options: Any) -> list[Any]:
@@ -274,6 +275,12 @@ def test_own_rows_compose(engine: Engine, products: Array) -> None:
         assert session.scalar(select(func.count()).select_from(nearest)) == 300
         cities = select(Shop.city, func.count()).join(nearest, nearest.c.shop_id == Shop.id).group_by(Shop.city)
         assert sum(count for _, count in session.execute(cities)) == 300
+
+
+@pytest.mark.usefixtures("products")
+def test_own_rows_are_found_by_their_index(engine: Engine) -> None:
+    statement = searchapp.nearest(Product.embedding, random_vectors(1)[0], limit=10)
+    assert "Index Scan using products_embedding_hnsw" in explain(engine, statement)
 
 
 @pytest.mark.usefixtures("products")
