@@ -492,20 +492,24 @@ class Client:
 
         :param asked: the query's text or the vector, which the cursor is bound to.
         """
+        if cursor is None and not request.exact:
+            ask = partial(asking.ask_one, self._reader, request=request)
+            return self._ask(collection, encode, ask, by_model=by_model)[0]
+        question = cursors.question_of(collection, asked, request)
+        before = None
         if cursor is not None:
             if request.offset:
                 raise errors.InvalidInput("give an offset or a cursor, not both")
+            before = cursors.read(cursor, question)
             request = dataclasses.replace(request, exact=True)
-        question = cursors.question_of(collection, asked, request)
-        before = None if cursor is None else cursors.read(cursor, question)
         answered_by: list[Space] = []
 
-        def ask(space: Space, vector: Array) -> list[list[Row]]:
+        def ask_exactly(space: Space, vector: Array) -> list[list[Row]]:
             answered_by[:] = [space]
             return asking.ask_one(self._reader, space, vector, request=request, after=before)
 
-        [hits] = self._ask(collection, encode, ask, by_model=by_model)
-        if not request.exact or len(hits) < request.limit:
+        [hits] = self._ask(collection, encode, ask_exactly, by_model=by_model)
+        if len(hits) < request.limit:
             return hits
         position = cursors.after(hits.hits, answered_by[0].id, before)
         return dataclasses.replace(hits, cursor=cursors.write(position, question))

@@ -490,12 +490,14 @@ class Reader:
         lent.pooled.close()
 
 
+def _limited(driver: psycopg.Connection[Any], timeout: float | None) -> AbstractContextManager[None]:
+    """Let the server end what runs over its time, where there is a limit."""
+    return nullcontext() if timeout is None else _ending_in(driver, timeout)
+
+
 @contextmanager
-def _limited(driver: psycopg.Connection[Any], timeout: float | None) -> Iterator[None]:
-    """Let the server end what runs over its time; in a transaction, or in a savepoint of the caller's, undone by it."""
-    if timeout is None:
-        yield
-        return
+def _ending_in(driver: psycopg.Connection[Any], timeout: float) -> Iterator[None]:
+    """Let the server end what takes longer; in a transaction, or in a savepoint of the caller's, undone by it."""
     with driver.transaction():
         before = driver.execute("SHOW statement_timeout", prepare=False).fetchone()
         setting = "SELECT set_config('statement_timeout', %s, true)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping
 from functools import lru_cache
@@ -38,8 +37,8 @@ def text_of(space: Space, request: Request, *, after: bool = False, many: bool =
         their order.
     """
     filter = request.filter
-    shape = dataclasses.replace(request, filter=None, max_distance=None, timeout=None)
-    text = _compile(space, shape, bool(filter), request.max_distance is not None, after, many)
+    bounded = request.max_distance is not None
+    text = _compile(space, request.limit, request.offset, bool(filter), request.exact, bounded, after, many)
     return text.replace(_CONDITION, condition(filter)) if filter else text
 
 
@@ -72,7 +71,9 @@ def rows_of(space: Space, filter: Mapping[str, Any] | None) -> str:
 
 
 @lru_cache(SHAPES_KEPT)
-def _compile(space: Space, shape: Request, filtered: bool, bounded: bool, after: bool, many: bool) -> str:
+def _compile(
+    space: Space, limit: int, offset: int, filtered: bool, exact: bool, bounded: bool, after: bool, many: bool
+) -> str:
     numbers = itertools.count(2)
 
     def parameter(type_: str) -> ColumnElement[Any]:
@@ -87,12 +88,12 @@ def _compile(space: Space, shape: Request, filtered: bool, bounded: bool, after:
         return nearest_to(
             space,
             vector,
-            limit=shape.limit,
-            offset=shape.offset,
+            limit=limit,
+            offset=offset,
             condition=where,
             max_distance=max_distance,
             after=last,
-            exact=shape.exact,
+            exact=exact,
         )
 
     if not many:

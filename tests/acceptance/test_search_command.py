@@ -81,7 +81,8 @@ def answers(url: str, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     ]
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(read_first_line, [*search, "--jsonl", "--limit", "100"], url, folder)
-        return Answers(*commands.run_all(url, folder, calls), *broken.result())
+        as_json, as_csv, page = commands.run_all(url, folder, calls)
+        return Answers(as_json, as_csv, page, *broken.result())
 
 
 def read_first_line(arguments: list[str], url: str, folder: Path) -> tuple[bytes, bytes]:

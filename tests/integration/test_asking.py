@@ -280,9 +280,7 @@ def pages(db: Client, **options: Any) -> list[Hits]:
 @pytest.mark.parametrize(
     ("limit", "options"), [(7, {}), (250, {}), (7, {"filter": {"third": 1}}), (7, {"max_distance": 0.95})]
 )
-def test_pages_by_cursor_are_pieces_of_one_order(
-    db: Client, space: Space, limit: int, options: dict[str, Any]
-) -> None:
+def test_pages_by_cursor_are_pieces_of_one_order(db: Client, space: Space, limit: int, options: dict[str, Any]) -> None:
     assert space.indexed
     whole = db.search_by_vector(QUERIES[0], collection="things", limit=DOCUMENTS, exact=True, **options)
     found = pages(db, limit=limit, **options)
@@ -300,7 +298,9 @@ def test_pages_may_be_of_any_length(db: Client, space: Space) -> None:
 
 def test_a_cursor_is_for_its_own_search_alone(db: Client, space: Space) -> None:
     def ask(query: Array = QUERIES[0], **options: Any) -> Hits:
-        return db.search_by_vector(query, collection=space.collection, **{"limit": 5, "filter": {"third": 1}, **options})
+        return db.search_by_vector(
+            query, collection=space.collection, **{"limit": 5, "filter": {"third": 1}, **options}
+        )
 
     cursor = ask(exact=True).cursor
     assert cursor is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,7 +96,7 @@ async def test_a_call_that_is_cancelled_ends_in_the_database(
 ) -> None:
     space = fill(db, "things", [each[None] for each in random_vectors(50)])
     vector = random_vectors(1)[0]
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
         "search": lambda: other.search_by_vector(vector, collection="things"),
         "count": lambda: other.count(collection="things"),
     }

@@ -48,9 +48,7 @@ def made_up(count: int) -> Array:
 
 TURN = RANDOM.standard_normal((16, DIMENSIONS)).astype(np.float32)
 SAME = made_up(1)
-CHUNKS = [
-    SAME if number in EQUAL else made_up(50 if number in LONG else 1 + number % 3) for number in range(DOCUMENTS)
-]
+CHUNKS = [SAME if number in EQUAL else made_up(50 if number in LONG else 1 + number % 3) for number in range(DOCUMENTS)]
 QUERIES = np.vstack([made_up(40), SAME, unit(SAME + 0.01 * made_up(1)), CHUNKS[60][:1]])
 
 
