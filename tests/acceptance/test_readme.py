@@ -35,10 +35,12 @@ def test_python_of_the_readme_runs(
             waited = eval(compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
             if inspect.iscoroutine(waited):
                 asyncio.run(waited)
+            else:
+                db = names["db"]
         assert len(names["rows"]) == 2
         assert names["products"] == names["documents"] == []
         assert len(names["hits"]) == 2
-        names["db"].close()
+        db.close()
     assert capsys.readouterr().out.startswith("1 0.")
 
 
