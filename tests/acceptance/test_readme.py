@@ -32,7 +32,7 @@ def test_python_of_the_readme_runs(
         names: dict[str, Any] = {"engine": engine, "session": session, "vector": np.ones(384, dtype=np.float32)}
         names |= {"documents": [{"key": "1", "text": "Red shoes"}], "vectors": np.ones((1, 384))}
         for block in blocks("python"):
-            waited = eval(compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+            waited = eval(compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True), names)
             if inspect.iscoroutine(waited):
                 asyncio.run(waited)
             else:
