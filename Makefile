@@ -34,7 +34,7 @@ test: .venv/installed  ## Run the tests on a PostgreSQL of their own
 	@$(BIN)/python -m pytest
 
 test-long: .venv/installed  ## The properties of searches, for some ten minutes
-	@PROPERTY_EXAMPLES=2000 $(BIN)/python -m pytest tests/integration/test_right_rows.py
+	@PROPERTY_EXAMPLES=4000 $(BIN)/python -m pytest tests/integration/test_right_rows.py
 
 check: .venv/installed  ## Lint, types, layers, compose file, migrations against models
 	$(BIN)/ruff check .

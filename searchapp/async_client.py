@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -51,7 +52,7 @@ class AsyncClient:
 
     def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = functools.cache(connect)
-        self._opening = asyncio.Lock()
+        self._connecting = threading.Lock()
         self._threads = ThreadPoolExecutor(database.POOL_SIZE, thread_name_prefix="searchapp-async")
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -88,13 +89,15 @@ class AsyncClient:
     maintain = _in_thread(Client.maintain)
 
     async def _run(self, work: Callable[[Client], R]) -> R:
-        loop = asyncio.get_running_loop()
-        async with self._opening:
-            client = await loop.run_in_executor(self._threads, self._connect)
+        def connect_and_work() -> R:
+            with self._connecting:  # the first call connects, the others wait for that
+                client = self._connect()
+            return work(client)
+
         canceller = database.Canceller()
         context = contextvars.copy_context()
         context.run(database.CANCELLER.set, canceller)
-        working = loop.run_in_executor(self._threads, context.run, work, client)
+        working = asyncio.get_running_loop().run_in_executor(self._threads, context.run, connect_and_work)
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:

@@ -101,7 +101,7 @@ _NAMESPACE = NAMESPACE.bytes
 
 
 def _id_bytes(collection_id: int, key: str) -> bytes:
-    """As ``uuid.uuid5``, which takes ten times as long. *Source:* RFC 9562, 5.5."""
+    """As ``uuid.uuid5``, which takes several times as long. *Source:* RFC 9562, 5.5."""
     uuid5 = bytearray(hashlib.sha1(b"%b%d\0%b" % (_NAMESPACE, collection_id, key.encode())).digest()[:16])
     uuid5[6] = uuid5[6] & 0x0F | 0x50
     uuid5[8] = uuid5[8] & 0x3F | 0x80

@@ -6,7 +6,7 @@ PostgreSQL compares one vector with one row at a time: 256 exact searches read e
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 from psycopg.rows import tuple_row
+from sqlalchemy import ColumnElement
 
 from searchapp.search import statements
 from searchapp.search.request import Request
@@ -45,7 +46,7 @@ def nearest_by_matrix(
     cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     end = request.offset + request.limit
     candidates = _Candidates(vectors, end)
-    for ids, embeddings in _blocks(cursor, space, request.filter):
+    for ids, embeddings in _blocks(cursor, space, request.condition):
         candidates.compare(ids, embeddings)
     places, documents = candidates.within_reach()
     parameters = [ArrayParameter(vectors, space.vector_oid), places, documents]
@@ -100,14 +101,14 @@ class _Candidates:
 
 
 def _blocks(
-    cursor: psycopg.RawCursor[Row], space: Space, filter: Mapping[str, Any] | None
+    cursor: psycopg.RawCursor[Row], space: Space, condition: ColumnElement[bool] | None
 ) -> Iterator[tuple[npt.NDArray[Any], Array]]:
     """All chunks, a range of document ids at a time: ids (two halves each), embeddings.
 
     Each block comes as one value: a row each, as COPY sends them, took twice as long.
     """
     layout = np.dtype([("id", ">u8", (2,)), ("head", "V4"), ("embedding", ">f4", (space.dimensions,))])
-    text = statements.rows_of(space, filter).encode()
+    text = statements.rows_of(space, condition).encode()
     table = f"searchapp_data.chunks_{space.id}"
     size = cursor.execute("SELECT pg_relation_size($1::regclass)", [table]).fetchone()
     assert size is not None

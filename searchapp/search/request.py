@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+from sqlalchemy import ColumnElement
 
 from searchapp import errors
 from searchapp.models import Document
@@ -16,7 +19,7 @@ MAX_OFFSET = 100_000
 MAX_TIMEOUT = 86_400.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """How many hits, which, and how they are looked for.
 
@@ -34,6 +37,15 @@ class Request:
     exact: bool = False
     max_distance: float | None = None
     timeout: float | None = None
+
+    @cached_property
+    def condition(self) -> ColumnElement[bool] | None:
+        """What the filter means for a hit's document; None where it keeps all. Compiled once, however often asked for.
+
+        :raises errors.InvalidFilter: it cannot be understood.
+        """
+        compiled = None if self.filter is None else compile_filter(self.filter, Document.metadata_)
+        return compiled if self.filter else None
 
     def includes(self, distance: float) -> bool:
         """Whether a hit may be so far."""
@@ -58,10 +70,9 @@ def request(
     check_offset(offset)
     if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_TIMEOUT):
         raise errors.InvalidInput(f"timeout is {timeout!r}; expected seconds, over 0 and at most {MAX_TIMEOUT:,.0f}")
-    if filter is not None:
-        compile_filter(filter, Document.metadata_)
-    threshold = as_max_distance(min_score, max_distance)
-    return Request(limit, offset, filter or None, exact, threshold, timeout)
+    made = Request(limit, offset, filter, exact, as_max_distance(min_score, max_distance), timeout)
+    _ = made.condition  # raises where there can be none
+    return made
 
 
 def check_limit(limit: int) -> int:

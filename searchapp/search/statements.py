@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +11,6 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import Boolean
 
 from searchapp import spaces
-from searchapp.models import Document
-from searchapp.search.filters import compile_filter
 from searchapp.search.nearest import After, nearest_to
 from searchapp.search.request import Request
 from searchapp.spaces import Space
@@ -36,25 +33,17 @@ def text_of(space: Space, request: Request, *, after: bool = False, many: bool =
         another space by now, and with ``many`` ``place``: the vector's in the array, from 1. A vector's rows are in
         their order.
     """
-    filter = request.filter
-    bounded = request.max_distance is not None
-    text = _compile(space, request.limit, request.offset, bool(filter), request.exact, bounded, after, many)
-    return text.replace(_CONDITION, condition(filter)) if filter else text
+    condition = request.condition
+    filtered, bounded = condition is not None, request.max_distance is not None
+    text = _compile(space, request.limit, request.offset, filtered, request.exact, bounded, after, many)
+    return text if condition is None else text.replace(_CONDITION, _render(condition))
 
 
-def condition(filter: Mapping[str, Any]) -> str:
-    """The SQL text of a filter's condition on the documents.
-
-    :raises errors.InvalidFilter: it cannot be understood.
-    """
-    return _render(compile_filter(filter, Document.metadata_))
-
-
-def rows_of(space: Space, filter: Mapping[str, Any] | None) -> str:
+def rows_of(space: Space, condition: ColumnElement[bool] | None) -> str:
     """The SQL text that gives the chunks of the documents from id ``$1`` to ``$2``, all in one value: for each of them
     the document's id and the embedding in binary, in the order of the ids.
 
-    :raises errors.InvalidFilter: it cannot be understood.
+    :param condition: on the documents.
     """
     vector_send = f"{quote(space.vector_schema)}.vector_send"
     chunk = "searchapp_data.chunks"
@@ -63,11 +52,11 @@ def rows_of(space: Space, filter: Mapping[str, Any] | None) -> str:
         f" ORDER BY {chunk}.document_id) FROM {chunk}"
     )
     bounds = f" WHERE {chunk}.space_id = {space.id} AND {chunk}.document_id BETWEEN $1 AND $2"
-    if not filter:
+    if condition is None:
         return text + bounds
     document = "searchapp_data.documents"
     on = f"{document}.collection_id = {space.collection_id} AND {document}.id = {chunk}.document_id"
-    return f"{text} JOIN {document} ON {on}{bounds} AND {condition(filter)}"
+    return f"{text} JOIN {document} ON {on}{bounds} AND {_render(condition)}"
 
 
 @lru_cache(SHAPES_KEPT)
