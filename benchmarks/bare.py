@@ -56,7 +56,7 @@ class Bare:
 
 def search_statement(space: Space) -> str:
     """The statement that ``search_by_vector`` runs for ten hits."""
-    return statements.text_of(space, Request(limit=10))
+    return statements.text_of(space, Request(limit=10)).decode()
 
 
 def exact_statement(space: Space) -> str:

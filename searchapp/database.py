@@ -22,6 +22,7 @@ from psycopg.rows import tuple_row
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 
 from searchapp import errors
+from searchapp.wire import JsonLoader
 
 # The migration that this code is written for; a test compares it with migrations/versions.
 REVISION = "0001"
@@ -402,7 +403,7 @@ class Reader:
         self._kept = kept
         self._ready: list[_Lent] = []
 
-    def fetch(self, text: str, parameters: Sequence[Any], timeout: float | None = None) -> list[tuple[Any, ...]]:
+    def fetch(self, text: bytes, parameters: Sequence[Any], timeout: float | None = None) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
 
         :param text: SQL with ``$1``, ``$2``, ...
@@ -415,8 +416,7 @@ class Reader:
             if isinstance(self._source, Connection):
                 driver = driver_of(self._source)
                 with cancellable(driver), _limited(driver, timeout):
-                    cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
-                    return cursor.execute(text.encode(), parameters).fetchall()
+                    return _cursor(driver).execute(text, parameters).fetchall()
             lent = self._take(self._source)
             try:
                 return self._run(lent, text, parameters, timeout)
@@ -454,10 +454,10 @@ class Reader:
             with suppress(IndexError):  # another thread has taken it
                 self._give_back(self._ready.pop())
 
-    def _run(self, lent: _Lent, text: str, parameters: Sequence[Any], timeout: float | None) -> list[tuple[Any, ...]]:
+    def _run(self, lent: _Lent, text: bytes, parameters: Sequence[Any], timeout: float | None) -> list[tuple[Any, ...]]:
         try:
             with cancellable(lent.driver), _limited(lent.driver, timeout):
-                rows = lent.cursor.execute(text.encode(), parameters).fetchall()
+                rows = lent.cursor.execute(text, parameters).fetchall()
         except BaseException:
             self._give_back(lent)
             raise
@@ -478,7 +478,7 @@ class Reader:
         pooled = engine.raw_connection()
         driver = pooled.driver_connection
         assert isinstance(driver, psycopg.Connection)
-        lent = _Lent(pooled, driver, psycopg.RawCursor(driver, row_factory=tuple_row), driver.autocommit)
+        lent = _Lent(pooled, driver, _cursor(driver), driver.autocommit)
         driver.autocommit = True
         return lent
 
@@ -488,6 +488,12 @@ class Reader:
         else:  # ended by the server, or interrupted in the middle
             lent.pooled.invalidate()
         lent.pooled.close()
+
+
+def _cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[tuple[Any, ...]]:
+    cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
+    cursor.adapters.register_loader("jsonb", JsonLoader)
+    return cursor
 
 
 def _limited(driver: psycopg.Connection[Any], timeout: float | None) -> AbstractContextManager[None]:

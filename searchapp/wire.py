@@ -1,14 +1,18 @@
-"""How vectors travel: the one place where embeddings are turned into what PostgreSQL takes."""
+"""How vectors travel, and metadata back: the one place where embeddings are turned into what PostgreSQL takes."""
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import psycopg
-from psycopg.adapt import Dumper
+from psycopg.abc import Buffer
+from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 from sqlalchemy import Dialect
 from sqlalchemy.types import UserDefinedType
@@ -89,6 +93,18 @@ def packed(vectors: Array) -> npt.NDArray[Any]:
 
 psycopg.adapters.register_dumper(Parameter, _ParameterDumper)
 psycopg.adapters.register_dumper(ArrayParameter, _ArrayParameterDumper)
+
+
+# Of fewer digits every whole number has 64 bits, which is what orjson reads; it would round the others.
+_LONG_NUMBER = re.compile(rb"[0-9]{19}").search
+
+
+class JsonLoader(Loader):
+    """Reads jsonb as psycopg does, in a third of the time, which with ten hits is some hundredths of a search."""
+
+    def load(self, data: Buffer) -> Any:
+        data = bytes(data)
+        return json.loads(data) if _LONG_NUMBER(data) else orjson.loads(data)
 
 
 class Vector(UserDefinedType[Array]):

@@ -64,7 +64,7 @@ def ask_many(reader: Reader, space: Space, vectors: Array, *, request: Request) 
 
 def _fetch(
     reader: Reader,
-    text: str,
+    text: bytes,
     asked: Parameter | ArrayParameter,
     request: Request,
     after: Position | None = None,

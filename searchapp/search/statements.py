@@ -19,12 +19,12 @@ from searchapp.wire import Vector, VectorArray, quote
 # Some 3 kB each.
 SHAPES_KEPT = 512
 # Stands for the filter's condition until its values are known.
-_CONDITION = "{condition}"
+_CONDITION = b"{condition}"
 # $1 instead of %(name)s: psycopg need not look for placeholders in every statement, and a % is a %.
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 
-def text_of(space: Space, request: Request, *, after: bool = False, many: bool = False) -> str:
+def text_of(space: Space, request: Request, *, after: bool = False, many: bool = False) -> bytes:
     """The SQL text of a search, in which ``$1`` is the vector, or with ``many`` the array of vectors; where they are
     asked for, there follow the greatest distance, and the distance, key and number of ties of the last hit before.
 
@@ -36,7 +36,7 @@ def text_of(space: Space, request: Request, *, after: bool = False, many: bool =
     condition = request.condition
     filtered, bounded = condition is not None, request.max_distance is not None
     text = _compile(space, request.limit, request.offset, filtered, request.exact, bounded, after, many)
-    return text if condition is None else text.replace(_CONDITION, _render(condition))
+    return text if condition is None else text.replace(_CONDITION, _render(condition).encode())
 
 
 def rows_of(space: Space, condition: ColumnElement[bool] | None) -> str:
@@ -62,7 +62,7 @@ def rows_of(space: Space, condition: ColumnElement[bool] | None) -> str:
 @lru_cache(SHAPES_KEPT)
 def _compile(
     space: Space, limit: int, offset: int, filtered: bool, exact: bool, bounded: bool, after: bool, many: bool
-) -> str:
+) -> bytes:
     numbers = itertools.count(2)
 
     def parameter(type_: str) -> ColumnElement[Any]:
@@ -70,7 +70,7 @@ def _compile(
 
     max_distance = parameter("float8") if bounded else None
     last = After(parameter("float8"), parameter("text"), parameter("int8")) if after else None
-    where = literal_column(_CONDITION, Boolean) if filtered else None
+    where = literal_column(_CONDITION.decode(), Boolean) if filtered else None
     current = spaces.is_current(space).label("current")
 
     def nearest(vector: ColumnElement[Any]) -> Any:
@@ -87,12 +87,12 @@ def _compile(
 
     if not many:
         vector = bindparam("vector", None, Vector(space.vector_schema))
-        return _render(nearest(vector).add_columns(current))
+        return _render(nearest(vector).add_columns(current)).encode()
     vectors = cast(bindparam("vectors", None), VectorArray(space.vector_schema))
     asked = func.unnest(vectors).table_valued("vector", with_ordinality="place").render_derived("asked")
     hits = nearest(literal_column("asked.vector")).lateral()  # a name: the column would bring its table into each part
     statement = select(*hits.c, current, asked.c.place).select_from(asked.join(hits, true()))
-    return _render(statement.order_by(asked.c.place, hits.c.distance, hits.c.key))
+    return _render(statement.order_by(asked.c.place, hits.c.distance, hits.c.key)).encode()
 
 
 def _render(element: ClauseElement) -> str:

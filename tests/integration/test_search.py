@@ -56,6 +56,17 @@ def test_missing_collection_names_the_near_ones(things: Client) -> None:
         things.search("x", collection="thigs")
 
 
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**40, 0.1, 5e-324, -0.0])
+def test_numbers_of_metadata_come_back_as_they_were(db: Client, number: float) -> None:
+    db.ingest(
+        [{"key": "it", "text": "a number", "metadata": {"n": [number], "text": "\u00e9 \\ 1234567890123456789"}}],
+        collection="numbers",
+    )
+    [hit] = db.search("a number", collection="numbers")
+    assert hit.metadata == {"n": [number], "text": "\u00e9 \\ 1234567890123456789"}
+    assert type(hit.metadata["n"][0]) is type(number)
+
+
 @pytest.mark.parametrize("limit", [0, -1, 100_001, True])
 def test_limit_out_of_range_is_refused(things: Client, limit: int) -> None:
     with pytest.raises(errors.InvalidInput, match="limit is"):

@@ -75,7 +75,7 @@ def test_other_partitions_are_not_touched(engine: Engine, space: Space, registry
 
 def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None:
     """A cast that depends on the vector would make its generic plan look dearer than planning it each time."""
-    text = text_of(space, Request(limit=10)).encode()
+    text = text_of(space, Request(limit=10))
     with driver_of(engine) as driver:
         cursor = psycopg.RawCursor(driver)
         for vector in random_vectors(12):
@@ -88,7 +88,7 @@ def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None
 
 @pytest.mark.parametrize("filter", [None, {"often": 1}])
 def test_many_vectors_go_by_the_index_each(engine: Engine, space: Space, filter: dict[str, int] | None) -> None:
-    text = text_of(space, Request(limit=10, filter=filter), many=True)
+    text = text_of(space, Request(limit=10, filter=filter), many=True).decode()
     with driver_of(engine) as driver:
         cursor = psycopg.RawCursor(driver)
         vectors = ArrayParameter(random_vectors(5), space.vector_oid)
