@@ -63,7 +63,10 @@ class Model(Base):
 
 
 class Collection(Base):
-    """A named set of documents. A retired one has lost its name and waits for its partitions to be dropped."""
+    """A named set of documents. A retired one has lost its name and waits for its partitions to be dropped.
+
+    ``settings`` has the declared fields under ``fields``: by name, their type.
+    """
 
     __tablename__ = "collections"
     __table_args__ = (
@@ -77,11 +80,15 @@ class Collection(Base):
     active_space: Mapped[int | None] = mapped_column(
         ForeignKey("spaces.id", use_alter=True, name="collections_active_space_fkey")
     )
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 
 
 class Space(Base):
-    """One collection as seen by one model. ``building``: it has no HNSW index yet, so searches scan it exactly."""
+    """One collection as seen by one model. ``building``: it has no HNSW index yet, so searches scan it exactly.
+
+    ``recall`` is what ``searchapp tune`` measured with that ``ef_search``.
+    """
 
     __tablename__ = "spaces"
     __table_args__ = (CheckConstraint("state IN ('building', 'ready', 'retired')", name="state"),)
@@ -93,6 +100,8 @@ class Space(Base):
     state: Mapped[str] = mapped_column(Text, server_default="building")
     ef_search: Mapped[int] = mapped_column(Integer, server_default="100")
     chunks_per_document: Mapped[float] = mapped_column(server_default="1")
+    recall: Mapped[float | None] = mapped_column()
+    measured_at: Mapped[datetime | None] = mapped_column(Timestamp)
 
 
 class Document(Base):
