@@ -85,6 +85,8 @@ class AsyncClient:
     collections = _in_thread(Client.collections)
     describe = _in_thread(Client.describe)
     create_collection = _in_thread(Client.create_collection)
+    add_field = _in_thread(Client.add_field)
+    drop_field = _in_thread(Client.drop_field)
     drop_collection = _in_thread(Client.drop_collection)
     maintain = _in_thread(Client.maintain)
 

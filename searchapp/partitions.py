@@ -16,6 +16,7 @@ from sqlalchemy import Connection, CursorResult, text
 
 from searchapp import errors, faults, models
 from searchapp.database import Transaction
+from searchapp.fields import Field, index_expression, index_name
 
 # How often a build is asked how far it is, in seconds.
 WATCHING_INTERVAL = 0.2
@@ -38,6 +39,38 @@ def attach_documents(connection: Connection, collection_id: int) -> None:
     # At the default of 100 the planner misjudged small values of a filter (a section of 354 among 63,000).
     execute(connection, "ALTER TABLE {table} ALTER COLUMN metadata SET STATISTICS 1000", table=table)
     _attach(connection, "documents", table, collection_id)
+
+
+def create_field_index(connection: Connection, collection_id: int, field: Field, *, concurrently: bool) -> None:
+    """Make the index of a declared field.
+
+    :param concurrently: without keeping writers out; ``connection`` is in autocommit.
+    """
+    index = sql.Identifier(models.SCHEMA, index_name(collection_id, field.name))
+    execute(
+        connection,
+        f"CREATE INDEX {'CONCURRENTLY ' if concurrently else ''}{{name}} ON {{table}} (({{expression}}))",
+        name=sql.Identifier(index_name(collection_id, field.name)),
+        table=documents_table(collection_id),
+        expression=sql.SQL(index_expression(field)),  # its literals are quoted
+    )
+    # as for metadata, see above
+    execute(connection, "ALTER INDEX {index} ALTER COLUMN 1 SET STATISTICS 1000", index=index)
+
+
+def drop_field_index(connection: Connection, index: str, *, concurrently: bool) -> None:
+    """Drop the index of a declared field by its name, if it is there."""
+    how = "CONCURRENTLY " if concurrently else ""
+    execute(connection, f"DROP INDEX {how}IF EXISTS {{index}}", index=sql.Identifier(models.SCHEMA, index))
+
+
+def field_indexes(connection: Connection) -> list[str]:
+    """The names of all indexes of declared fields, unfinished ones among them."""
+    statement = text(
+        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(:schema) AND relkind = 'i'"
+        " AND relname ~ '^documents_[0-9]+_field_[0-9a-f]+$' ORDER BY relname"
+    )
+    return list(connection.scalars(statement, {"schema": models.SCHEMA}))
 
 
 def attach_chunks(connection: Connection, space_id: int, dimensions: int, vector_schema: str) -> None:
@@ -165,7 +198,10 @@ def drop_partition(connection: Connection, parent: str, partition: str, *, concu
 
 def execute(connection: Connection, statement: str, **parts: sql.Composable) -> CursorResult[Any]:
     """Run a statement with identifiers and literals put in."""
-    return connection.exec_driver_sql(as_text(sql.SQL(statement).format(**parts)))
+    written = as_text(sql.SQL(statement).format(**parts))
+    return connection.exec_driver_sql(
+        written.replace("%", "%%")
+    )  # which psycopg takes for a % though there is no value
 
 
 def as_text(composed: sql.Composable) -> str:

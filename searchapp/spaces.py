@@ -6,21 +6,36 @@ A collection is a partition of ``documents``, a space a partition of ``chunks`` 
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Integer, and_, bindparam, func, select, text, update
-from sqlalchemy.dialects.postgresql import OID, insert
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, OID, insert
 from sqlalchemy.types import TypeEngine
 
-from searchapp import database, errors, faults, models, partitions
+from searchapp import database, errors, faults, fields, models, partitions
 from searchapp.database import Transaction
 from searchapp.encoders import Model
+from searchapp.fields import Field
 from searchapp.partitions import chunks_table, documents_table, estimated_rows, execute
 from searchapp.wire import quote
 
@@ -32,6 +47,8 @@ MAX_DIMENSIONS = 2000
 # How long DDL waits for a lock before it lets others pass, and how often it comes again.
 LOCK_TIMEOUT = "5s"
 LOCK_ATTEMPTS = 3
+# An index that is made or dropped CONCURRENTLY waits for all open transactions, and nobody waits for it meanwhile.
+INDEX_LOCK_TIMEOUT = "10min"
 # "maintain" in hexadecimal: the advisory lock of those who drop what is retired.
 MAINTENANCE_LOCK = 0x6D61696E7461696E
 
@@ -60,7 +77,7 @@ class Space:
     """One collection as seen by one model: what a query builder needs to know.
 
     ``indexed`` is False until the HNSW index is made. ``vector_schema`` is where pgvector's type and operators stand,
-    ``vector_oid`` that type's number in this database.
+    ``vector_oid`` that type's number in this database. ``fields`` are the collection's declared ones.
     ``chunks_per_document`` is a statistic, refreshed with every ingest.
     """
 
@@ -74,6 +91,7 @@ class Space:
     indexed: bool
     ef_search: int
     chunks_per_document: float
+    fields: tuple[Field, ...]
     vector_schema: str
     vector_oid: int
 
@@ -86,6 +104,7 @@ class CollectionInfo:
     model: str
     dimensions: int
     chunking: str
+    fields: dict[str, str]
     documents: int
     chunks: int
     indexed: bool
@@ -131,8 +150,17 @@ def chunking_of(tokens: int, model: Model) -> Chunking:
     return Chunking(tokens, tokens // 8)
 
 
-def create(connection: Connection, name: str, model: Model, chunking: Chunking, vector_schema: str) -> Space:
+def create(
+    connection: Connection,
+    name: str,
+    model: Model,
+    chunking: Chunking,
+    vector_schema: str,
+    declared: Sequence[Field] = (),
+) -> Space:
     """Create a collection with its partition of documents, its first space and that space's partition of chunks.
+
+    :param declared: fields that get an index each.
 
     :raises errors.CollectionExists: it is there already, perhaps made by another process a moment ago.
     """
@@ -143,7 +171,7 @@ def create(connection: Connection, name: str, model: Model, chunking: Chunking, 
         )
     collection_id = connection.scalar(
         insert(models.Collection)
-        .values(name=name)
+        .values(name=name, settings={"fields": fields.as_mapping(declared)})
         .on_conflict_do_nothing(index_elements=["name"], index_where=models.Collection.state == "ready")
         .returning(models.Collection.id)
     )
@@ -161,6 +189,8 @@ def create(connection: Connection, name: str, model: Model, chunking: Chunking, 
         update(models.Collection).where(models.Collection.id == collection_id).values(active_space=space_id)
     )
     partitions.attach_documents(connection, collection_id)
+    for field in declared:
+        partitions.create_field_index(connection, collection_id, field, concurrently=False)
     partitions.attach_chunks(connection, space_id, model.dimensions, vector_schema)
     return find(connection, name, vector_schema)
 
@@ -186,12 +216,18 @@ def find(connection: Connection, name: str, vector_schema: str) -> Space:
             (models.Space.state == "ready").label("indexed"),
             models.Space.ef_search,
             models.Space.chunks_per_document,
+            models.Collection.settings["fields"].label("fields"),
             sqlalchemy.cast(func.to_regtype(f"{quote(vector_schema)}.vector"), OID).label("vector_oid"),
         )
     ).one_or_none()
     if row is None:
         raise errors.CollectionMissing(f"no collection {name!r}; {database.near(name, names(connection))}")
-    values: dict[str, Any] = {**row._mapping, "chunking": Chunking(**row.chunking), "vector_schema": vector_schema}
+    values: dict[str, Any] = {
+        **row._mapping,
+        "chunking": Chunking(**row.chunking),
+        "fields": fields.from_mapping(row.fields or {}),
+        "vector_schema": vector_schema,
+    }
     return Space(**values)
 
 
@@ -200,6 +236,8 @@ def is_current(space: Space) -> ColumnElement[bool]:
 
     Not true (false, or null) where it is not; for use in a statement that has the space's id as a literal.
     """
+    settings = models.Collection.settings.op("->", return_type=JSONB())(literal_column("'fields'"))
+    declared = func.coalesce(settings, _jsonb({}))
     known = (
         (models.Collection.active_space, space.id),
         (models.Space.state, "ready" if space.indexed else "building"),
@@ -207,7 +245,12 @@ def is_current(space: Space) -> ColumnElement[bool]:
         (models.Space.chunks_per_document, space.chunks_per_document),
     )
     return (
-        select(and_(*(column == _literally(value, column.type) for column, value in known)))
+        select(
+            and_(
+                *(column == _literally(value, column.type) for column, value in known),
+                declared == _jsonb(fields.as_mapping(space.fields)),
+            )
+        )
         .join(models.Space, models.Space.id == models.Collection.active_space)
         .where(models.Collection.id == _literally(space.collection_id, Integer()))
         .scalar_subquery()
@@ -216,6 +259,10 @@ def is_current(space: Space) -> ColumnElement[bool]:
 
 def _literally(value: Any, type_: TypeEngine[Any]) -> ColumnElement[Any]:
     return bindparam(None, value, type_, literal_execute=True, unique=True)
+
+
+def _jsonb(value: dict[str, str]) -> ColumnElement[Any]:
+    return sqlalchemy.cast(_literally(json.dumps(value), Text()), JSONB)
 
 
 def names(connection: Connection) -> list[str]:
@@ -247,6 +294,7 @@ def describe(connection: Connection, space: Space) -> CollectionInfo:
         model=space.model,
         dimensions=space.dimensions,
         chunking=str(space.chunking),
+        fields=fields.as_mapping(space.fields),
         documents=documents,
         chunks=chunks,
         indexed=space.indexed,
@@ -351,24 +399,92 @@ def drop_retired(connection: Connection, *, concurrently: bool = True) -> int:
     :return: how many partitions were dropped; none where another process is at it.
     :raises errors.LockNotAvailable: somebody's open transaction has read them; another call goes on.
     """
-    if not concurrently:
-        if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": MAINTENANCE_LOCK}):
+    with _maintenance(connection, concurrently, LOCK_TIMEOUT) as alone:
+        if not alone:
             return 0
-        execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        return _drop_retired(connection, concurrently=False)
+        partitions.finish_detaching(connection)
+        _drop_undeclared_indexes(connection, concurrently)
+        return _drop_spaces(connection, concurrently) + _drop_collections(connection, concurrently)
+
+
+@contextmanager
+def _maintenance(connection: Connection, concurrently: bool, lock_timeout: str) -> Iterator[bool]:
+    """Hold the lock of those who do what is CONCURRENTLY; false where another process has it."""
+    if not concurrently:
+        execute(connection, f"SET LOCAL lock_timeout = '{lock_timeout}'")
+        yield bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": MAINTENANCE_LOCK}))
+        return
     if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MAINTENANCE_LOCK}):
-        return 0
+        yield False
+        return
     try:
-        execute(connection, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-        return _drop_retired(connection, concurrently=True)
+        execute(connection, f"SET lock_timeout = '{lock_timeout}'")
+        yield True
     finally:
         execute(connection, "RESET lock_timeout")
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MAINTENANCE_LOCK})
 
 
-def _drop_retired(connection: Connection, *, concurrently: bool) -> int:
-    partitions.finish_detaching(connection)
-    return _drop_spaces(connection, concurrently) + _drop_collections(connection, concurrently)
+def _drop_undeclared_indexes(connection: Connection, concurrently: bool) -> None:
+    """Drop the indexes of fields that are not declared: one that was killed in the middle, or while being dropped."""
+    ready = select(models.Collection.id, models.Collection.settings).where(models.Collection.state == "ready")
+    declared = {
+        fields.index_name(collection_id, name)
+        for collection_id, settings in connection.execute(ready)
+        for name in settings.get("fields", {})
+    }
+    for index in partitions.field_indexes(connection):
+        if index not in declared:
+            partitions.drop_field_index(connection, index, concurrently=concurrently)
+
+
+def add_field(connection: Connection, space: Space, field: Field, *, concurrently: bool = True) -> None:
+    """Declare a field of a collection, after its index is made.
+
+    :param connection, concurrently: as for :func:`drop_retired`; writers do not wait where it is CONCURRENTLY.
+    :raises errors.InvalidInput: it is declared already.
+    :raises errors.LockNotAvailable: another process is at maintenance, or a transaction stays open for too long.
+    """
+    if known := next((each for each in space.fields if each.name == field.name), None):
+        raise errors.InvalidInput(f"the field {field.name} of {space.collection} is declared already, as {known.type}")
+    with _maintenance(connection, concurrently, INDEX_LOCK_TIMEOUT) as alone:
+        _require_alone(alone)
+        index = fields.index_name(space.collection_id, field.name)
+        partitions.drop_field_index(connection, index, concurrently=concurrently)  # of one that was interrupted
+        partitions.create_field_index(connection, space.collection_id, field, concurrently=concurrently)
+        execute(connection, "ANALYZE {documents}", documents=documents_table(space.collection_id))
+        _declare(connection, space, (*space.fields, field))
+
+
+def drop_field(connection: Connection, space: Space, name: str, *, concurrently: bool = True) -> None:
+    """Take a field's declaration back, and then its index; filters on it go on working, more slowly.
+
+    :param connection, concurrently: as for :func:`drop_retired`.
+    :raises errors.InvalidInput: it is not declared.
+    :raises errors.LockNotAvailable: as for :func:`add_field`.
+    """
+    names_ = [field.name for field in space.fields]
+    if name not in names_:
+        raise errors.InvalidInput(f"{space.collection} has no declared field {name!r}; {database.near(name, names_)}")
+    with _maintenance(connection, concurrently, INDEX_LOCK_TIMEOUT) as alone:
+        _require_alone(alone)
+        _declare(connection, space, [field for field in space.fields if field.name != name])
+        index = fields.index_name(space.collection_id, name)
+        partitions.drop_field_index(connection, index, concurrently=concurrently)
+
+
+def _require_alone(alone: bool) -> None:
+    if not alone:
+        raise errors.LockNotAvailable("another process declares a field or drops what is retired; try again")
+
+
+def _declare(connection: Connection, space: Space, declared: Sequence[Field]) -> None:
+    settings = models.Collection.settings
+    connection.execute(
+        update(models.Collection)
+        .where(models.Collection.id == space.collection_id)
+        .values(settings=settings.op("||")(sqlalchemy.cast({"fields": fields.as_mapping(declared)}, JSONB)))
+    )
 
 
 def _drop_spaces(connection: Connection, concurrently: bool) -> int:

@@ -21,4 +21,4 @@ def documents(space: Space, *, filter: Mapping[str, Any] | None = None) -> Selec
     statement = select(
         Document.id, Document.key, Document.title, Document.text, Document.metadata_.label("metadata")
     ).where(Document.collection_id == space.collection_id)
-    return statement if filter is None else statement.where(compile_filter(filter, Document.metadata_))
+    return statement if filter is None else statement.where(compile_filter(filter, Document.metadata_, space.fields))

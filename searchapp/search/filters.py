@@ -6,6 +6,9 @@ condition on a field that holds an array is met by any of its elements (jsonpath
 array too; and a dot leads into an object, or into each object of an array: ``"author.name"``. Not as in MongoDB, a
 field whose own name has the dot is found as well; a filter may also stand under ``$not``; and ``$contains`` asks for an
 array that has the value, or each value of a list. Dates are compared as they are stored: as ISO 8601 texts.
+
+A declared field is compared by the expression that its index is on, to the same effect; but not under a negation, for
+that expression may be null.
 *Source:* https://www.mongodb.com/docs/manual/reference/operator/query/
 """
 
@@ -15,7 +18,7 @@ import datetime as dt
 import json
 import math
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +29,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    column,
     false,
     func,
     literal_column,
@@ -36,7 +40,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 
-from searchapp import errors, values
+from searchapp import errors, fields, values
+from searchapp.fields import Field
 
 MAX_DEPTH = 40
 MAX_CONDITIONS = 1000
@@ -65,22 +70,41 @@ def parse(text: str) -> dict[str, Any]:
     return value
 
 
-def compile_filter(filter: Mapping[str, Any], metadata: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+def compile_filter(
+    filter: Mapping[str, Any], metadata: SQLColumnExpression[Any], declared: Sequence[Field] = ()
+) -> ColumnElement[bool]:
     """Build the condition that a filter means for the column ``metadata``.
 
     Its values are literals that the dialect quotes: as parameters, a generic plan took one per cent for all of them.
 
+    :param declared: the fields that have an index.
     :raises errors.InvalidFilter: an unknown operator, or a value that cannot be.
     """
-    return _Compiler(metadata).conjunction(_as_json(filter))
+    return _Compiler(metadata, declared).conjunction(_as_json(filter))
+
+
+def undeclared(filter: Mapping[str, Any], declared: Sequence[Field]) -> tuple[Field, ...]:
+    """The fields that a filter compares and that have no index, with the types that its values have.
+
+    :raises errors.InvalidFilter: as for :func:`compile_filter`.
+    """
+    compiler = _Compiler(column("metadata", JSONB), declared)
+    compiler.conjunction(_as_json(filter))
+    return tuple(Field(name, type_) for name, type_ in compiler.undeclared.items())
 
 
 class _Compiler:
-    """Takes filters of JSON's own types, as ``_as_json`` makes them."""
+    """Takes filters of JSON's own types, as ``_as_json`` makes them.
 
-    def __init__(self, metadata: SQLColumnExpression[Any]) -> None:
+    :ivar undeclared: the fields that were compared and could have been by an index, with their types.
+    """
+
+    def __init__(self, metadata: SQLColumnExpression[Any], declared: Sequence[Field]) -> None:
         self._metadata = metadata
+        self._declared = {field.name: field for field in declared}
+        self._negated = False
         self._conditions = 0
+        self.undeclared: dict[str, str] = {}
 
     def conjunction(self, filter: Any) -> ColumnElement[bool]:
         if not isinstance(filter, dict):
@@ -94,24 +118,26 @@ class _Compiler:
             parts = [self.conjunction(part) for part in value]
             return and_(*parts) if name == "$and" else or_(*parts)
         if name == "$not":
-            return not_(self.conjunction(value))
+            return self._not(lambda: self.conjunction(value))
         if name.startswith("$"):
             raise errors.InvalidFilter(_unknown(name, ["$and", "$or", "$not"]))
         return self._operators(name, value) if _has_operators(value) else self._among(name, [value])
 
     def _operators(self, field: str, value: dict[str, Any]) -> ColumnElement[bool]:
-        return and_(*(self._operator(field, name, operand) for name, operand in value.items()))
+        ranges = {name: operand for name, operand in value.items() if name in _COMPARISONS}
+        parts = [self._operator(field, name, operand) for name, operand in value.items() if name not in ranges]
+        return and_(*parts, *([self._compare(field, ranges)] if ranges else []))
 
     def _operator(self, field: str, name: str, operand: Any) -> ColumnElement[bool]:
         match name:
             case "$eq":
                 return self._among(field, [operand])
             case "$ne":
-                return not_(self._among(field, [operand]))
+                return self._not(lambda: self._among(field, [operand]))
             case "$in":
                 return self._among(field, _list(field, name, operand))
             case "$nin":
-                return not_(self._among(field, _list(field, name, operand)))
+                return self._not(lambda: self._among(field, _list(field, name, operand)))
             case "$contains":
                 return self._contains(field, operand if isinstance(operand, list) else [operand])
             case "$exists":
@@ -121,10 +147,14 @@ class _Compiler:
                     raise errors.InvalidFilter(
                         f'$not of {field!r} needs operators such as {{"$gt": 5}}, got {_show(operand)}'
                     )
-                return not_(self._operators(field, operand))
-        if name in _COMPARISONS:
-            return self._compare(field, name, operand)
+                return self._not(lambda: self._operators(field, operand))
         raise errors.InvalidFilter(_unknown(name, _OPERATORS))
+
+    def _not(self, condition: Callable[[], ColumnElement[bool]]) -> ColumnElement[bool]:
+        before, self._negated = self._negated, True
+        negated = not_(condition())
+        self._negated = before
+        return negated
 
     def _among(self, field: str, values: list[Any]) -> ColumnElement[bool]:
         """Whether a field is one of the values, or an array that has one of them."""
@@ -132,7 +162,8 @@ class _Compiler:
         scalars = [value for value in values if not isinstance(value, (dict, list))]
         parts = [self._finds(field, value, ("", "[*]")) for value in values if isinstance(value, (dict, list))]
         if scalars:
-            parts.append(self._path(field, " || ".join(f"@ == {_literal(value)}" for value in scalars)))
+            by_path = self._path(field, " || ".join(f"@ == {_literal(value)}" for value in scalars))
+            parts.append(self._by_index(field, [("=", scalars)], by_path))
         if None in scalars:  # MongoDB: null means null or missing
             parts.append(not_(self._path(field)))
         return or_(false(), *parts)
@@ -164,11 +195,29 @@ class _Compiler:
         ]
         return and_(array, *parts)
 
-    def _compare(self, field: str, name: str, value: Any) -> ColumnElement[bool]:
-        if not isinstance(value, (int, float, str)) or isinstance(value, bool):
-            raise errors.InvalidFilter(f"{name} of {field!r} compares with a number or a text, got {_show(value)}")
-        self._count(1)
-        return self._path(field, f"@ {_COMPARISONS[name]} {_literal(value)}")
+    def _compare(self, field: str, ranges: dict[str, Any]) -> ColumnElement[bool]:
+        """All comparisons of a field at once: taken for independent of each other, they would be misjudged."""
+        for name, value in ranges.items():
+            if not isinstance(value, (int, float, str)) or isinstance(value, bool):
+                raise errors.InvalidFilter(f"{name} of {field!r} compares with a number or a text, got {_show(value)}")
+        self._count(len(ranges))
+        comparisons = [(_COMPARISONS[name], value) for name, value in ranges.items()]
+        by_path = and_(*(self._path(field, f"@ {operator} {_literal(value)}") for operator, value in comparisons))
+        return self._by_index(field, [(operator, [value]) for operator, value in comparisons], by_path)
+
+    def _by_index(
+        self, name: str, comparisons: list[tuple[str, list[Any]]], by_path: ColumnElement[bool]
+    ) -> ColumnElement[bool]:
+        """The condition as a declared field's index knows it, or as it is."""
+        if self._negated:
+            return by_path
+        if (field := self._declared.get(name)) is None:
+            if type_ := fields.type_for(comparisons[0][1][0]):
+                self.undeclared[name] = type_
+            return by_path
+        if not all(fields.can_compare(field, value) for _, values in comparisons for value in values):
+            return by_path
+        return fields.condition(field, self._metadata, comparisons, closer_look=by_path)
 
     def _exists(self, field: str, wanted: Any) -> ColumnElement[bool]:
         if not isinstance(wanted, bool):

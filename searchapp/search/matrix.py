@@ -46,7 +46,7 @@ def nearest_by_matrix(
     cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     end = request.offset + request.limit
     candidates = _Candidates(vectors, end)
-    for ids, embeddings in _blocks(cursor, space, request.condition):
+    for ids, embeddings in _blocks(cursor, space, request.condition(space.fields)):
         candidates.compare(ids, embeddings)
     places, documents = candidates.within_reach()
     parameters = [ArrayParameter(vectors, space.vector_oid), places, documents]

@@ -76,7 +76,8 @@ def nearest(
     """
     conditions = list(where) if isinstance(where, Sequence) else [where]
     if filter:
-        conditions.append(compile_filter(filter, Document.metadata_))
+        declared = target.fields if isinstance(target, Space) else ()
+        conditions.append(compile_filter(filter, Document.metadata_, declared))
     threshold = as_max_distance(min_score, max_distance)
     limits: dict[str, Any] = {
         "limit": check_limit(limit),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from searchapp import errors
+from searchapp.fields import Field
 from searchapp.models import Document
 from searchapp.search.filters import compile_filter
 
@@ -38,12 +39,18 @@ class Request:
     max_distance: float | None = None
     timeout: float | None = None
 
-    @cached_property
-    def condition(self) -> ColumnElement[bool] | None:
-        """What the filter means for a hit's document; None where it keeps all. Compiled once, however often asked for.
+    def condition(self, declared: Sequence[Field] = ()) -> ColumnElement[bool] | None:
+        """What the filter means for a hit's document; None where it keeps all.
 
+        :param declared: the fields that have an index.
         :raises errors.InvalidFilter: it cannot be understood.
         """
+        if declared and self.filter:
+            return compile_filter(self.filter, Document.metadata_, declared)
+        return self._by_paths
+
+    @cached_property
+    def _by_paths(self) -> ColumnElement[bool] | None:  # compiled once, however often asked for
         compiled = None if self.filter is None else compile_filter(self.filter, Document.metadata_)
         return compiled if self.filter else None
 
@@ -71,7 +78,7 @@ def request(
     if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_TIMEOUT):
         raise errors.InvalidInput(f"timeout is {timeout!r}; expected seconds, over 0 and at most {MAX_TIMEOUT:,.0f}")
     made = Request(limit, offset, filter, exact, as_max_distance(min_score, max_distance), timeout)
-    _ = made.condition  # raises where there can be none
+    made.condition()  # raises where there can be none
     return made
 
 

@@ -7,21 +7,18 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ClauseElement, ColumnElement, bindparam, cast, func, literal_column, select, true
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import Boolean
 
 from searchapp import spaces
 from searchapp.search.nearest import After, nearest_to
 from searchapp.search.request import Request
 from searchapp.spaces import Space
-from searchapp.wire import Vector, VectorArray, quote
+from searchapp.wire import RAW_DIALECT, Vector, VectorArray, quote
 
 # Some 3 kB each.
 SHAPES_KEPT = 512
 # Stands for the filter's condition until its values are known.
 _CONDITION = b"{condition}"
-# $1 instead of %(name)s: psycopg need not look for placeholders in every statement, and a % is a %.
-_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 
 def text_of(space: Space, request: Request, *, after: bool = False, many: bool = False) -> bytes:
@@ -33,7 +30,7 @@ def text_of(space: Space, request: Request, *, after: bool = False, many: bool =
         another space by now, and with ``many`` ``place``: the vector's in the array, from 1. A vector's rows are in
         their order.
     """
-    condition = request.condition
+    condition = request.condition(space.fields)
     filtered, bounded = condition is not None, request.max_distance is not None
     text = _compile(space, request.limit, request.offset, filtered, request.exact, bounded, after, many)
     return text if condition is None else text.replace(_CONDITION, _render(condition).encode())
@@ -96,4 +93,4 @@ def _compile(
 
 
 def _render(element: ClauseElement) -> str:
-    return str(element.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}))
+    return str(element.compile(dialect=RAW_DIALECT, compile_kwargs={"render_postcompile": True}))

@@ -46,13 +46,14 @@ def test_collections_are_created_listed_shown_and_dropped(run: Run, db: Client) 
         "model": "all-MiniLM-L6-v2",
         "dimensions": 384,
         "chunking": "100 tokens, 12 of them overlapping",
+        "fields": {},
         "documents": 1,
         "chunks": 3,
         "indexed": True,
     }
     lines = run("collection", "show", "things").stdout.splitlines()
     assert lines[0] == "name         things"
-    assert len(lines) == 9
+    assert len(lines) == 10
 
     done = run("collection", "drop", "things")
     assert (done.returncode, done.stdout, done.stderr) == (0, "dropped things with its 1 document\n", "")
@@ -102,3 +103,35 @@ def test_without_a_command_it_shows_the_help(run: Run) -> None:
     done = run()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == run("--help").stdout
+
+
+def test_fields_are_declared_and_dropped(run: Run, db: Client) -> None:
+    done = run("collection", "create", "things", "--field", "year:number", "--field", "a:b:text")
+    assert done.returncode == 0
+    assert "fields       a:b:text, year:number" in run("collection", "show", "things").stdout.splitlines()
+    done = run("collection", "field", "add", "things", "day:date")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "declared day:date of things\n", "")
+    assert db.describe("things").fields == {"a:b": "text", "day": "date", "year": "number"}
+    done = run("collection", "field", "drop", "things", "year")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "year of things is no longer declared\n", "")
+    assert json.loads(run("collection", "show", "things", "--json").stdout)["fields"] == {"a:b": "text", "day": "date"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["create", "more", "--field", "year"], "a field is declared as NAME:TYPE, such as year:number; got 'year'"),
+        (
+            ["create", "more", "--field", "year:int"],
+            "unknown type 'int' of the field 'year'; there are: number, text, date",
+        ),
+        (["field", "add", "things", "n:number"], "the field n of things is declared already, as number"),
+        (["field", "add", "things", "n:text"], "the field n of things is declared already, as number"),
+        (["field", "add", "thing", "m:text"], "no collection 'thing'; did you mean things?"),
+        (["field", "drop", "things", "m"], "things has no declared field 'm'; there are: n"),
+    ],
+)
+def test_a_field_that_cannot_be_is_refused(run: Run, db: Client, arguments: list[str], error: str) -> None:
+    db.create_collection("things", fields={"n": "number"})
+    assert commands.error_of(run("collection", *arguments)) == error
+    assert [(each.name, each.fields) for each in db.collections()] == [("things", {"n": "number"})]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 import searchapp
-from searchapp import spaces
+from searchapp import fields, spaces
 from searchapp.client import Client
 from searchapp.spaces import Space
 
@@ -66,3 +68,45 @@ def test_equality_uses_the_index_on_metadata(connection: Connection, space: Spac
 
 def test_a_filter_that_keeps_most_documents_is_answered_by_a_scan(connection: Connection, space: Space) -> None:
     assert "Seq Scan" in plan(connection, space, {"lang": {"$in": ["en", "de"]}})
+
+
+DECLARED = {"number": "number", "name": "text", "day": "date", "shop.city": "number", "tags": "text"}
+BY_FIELD: list[tuple[str, dict[str, Any]]] = [
+    ("number", {"number": {"$gte": 4900}}),
+    ("number", {"number": {"$lt": 100}}),
+    ("number", {"number": {"$gt": 1000, "$lte": 1100.5}}),
+    ("number", {"number": {"$in": [1, 2, 10**20]}}),
+    ("name", {"name": {"$gte": "name 49"}}),
+    ("name", {"name": "name 7"}),
+    ("day", {"day": {"$gte": dt.date(2026, 1, 31), "$lt": dt.datetime(2026, 2, 3, 12, tzinfo=dt.UTC)}}),
+    ("shop.city", {"shop.city": {"$lte": 3}}),
+    ("tags", {"tags": "t3"}),  # in all documents an array: a closer look at each
+]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_declared_field_is_compared_by_its_index(db: Client, engine: Engine, later: bool) -> None:
+    space = db.create_collection("declared", fields={} if later else DECLARED)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO searchapp_data.documents (collection_id, id, key, text, metadata, content_hash)"
+                " SELECT :collection_id, gen_random_uuid(), n::text, repeat('words ', 50), jsonb_build_object("
+                "   'number', n, 'name', 'name ' || n, 'day', date '2025-12-01' + n % 100,"
+                "   'tags', jsonb_build_array('t' || n % 50), 'shop', jsonb_build_object('city', n % 100)), ''"
+                " FROM generate_series(1, 5000) AS n"
+            ),
+            {"collection_id": space.collection_id},
+        )
+        spaces.refresh_statistics(connection, space, written=5000)
+    if later:
+        for name, type_ in DECLARED.items():
+            db.add_field("declared", name, type_)
+        space = db.space("declared")
+    with engine.connect() as connection:
+        for name, filter in BY_FIELD:
+            shown = plan(connection, space, filter)
+            count = db.count(collection="declared", filter=filter)
+            estimated = int(re.findall(r"rows=(\d+)", shown)[0])
+            assert f"Bitmap Index Scan on {fields.index_name(space.collection_id, name)}" in shown or name == "tags"
+            assert count * 0.8 - 5 <= estimated <= count * 1.25 + 5 or name == "tags", (filter, count, estimated)
