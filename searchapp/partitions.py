@@ -166,6 +166,22 @@ def estimated_rows(connection: Connection, table: sql.Identifier) -> float:
     return float(connection.exec_driver_sql(statement, {"name": as_text(table)}).scalar() or 0)
 
 
+def analyze_ids(connection: Connection) -> None:
+    """Let the planner know that the ids of documents are unique, once for all.
+
+    It estimates joins by the statistics of the partitioned table itself, which autovacuum never makes. Without them it
+    took a filter that keeps 600 of 60,000 documents for one that keeps 184,000.
+    """
+    known = text(
+        "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = :schema AND tablename = 'documents'"
+        " AND attname = 'id' AND inherited), current_setting('server_version_num')::int >= 180000"
+    )
+    done, has_only = connection.execute(known, {"schema": models.SCHEMA}).one()
+    if not done:
+        only = "ONLY " if has_only else ""  # else all partitions are analysed, too
+        execute(connection, f"ANALYZE (SKIP_LOCKED) {only}searchapp_data.documents (id)")
+
+
 def finish_detaching(connection: Connection) -> None:
     """Finish interrupted detaches first: a table takes no other while one is pending."""
     pending = text(

@@ -368,6 +368,7 @@ def _analyze(connection: Connection, space: Space) -> None:
     execute(
         connection, "ANALYZE (SKIP_LOCKED) {chunks} (space_id, document_id, position)", chunks=chunks_table(space.id)
     )
+    partitions.analyze_ids(connection)
     documents = estimated_rows(connection, documents_table(space.collection_id))
     chunks = estimated_rows(connection, chunks_table(space.id))
     ratio = max(1.0, chunks / documents) if documents > 0 else 1.0

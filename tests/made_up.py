@@ -39,9 +39,15 @@ def driver_of(engine: Engine) -> Iterator[psycopg.Connection[Any]]:
         yield database.driver_of(connection)
 
 
-def fill(db: Client, name: str, chunks: list[Array], metadata: Callable[[int], dict[str, Any]] = lambda _: {}) -> Space:
+def fill(
+    db: Client,
+    name: str,
+    chunks: list[Array],
+    metadata: Callable[[int], dict[str, Any]] = lambda _: {},
+    fields: dict[str, str] | None = None,
+) -> Space:
     """Make a collection: document number i has these vectors, a chunk each; its key is that number in four digits."""
-    space = db.create_collection(name)
+    space = db.create_collection(name, fields=fields)
     ids = [load.document_id(space.collection_id, f"{number:04}") for number in range(len(chunks))]
     with db._transaction() as connection:
         driver = connection.connection.driver_connection

@@ -33,7 +33,7 @@ def text_of(space: Space, request: Request, *, after: bool = False, many: bool =
     condition = request.condition(space.fields)
     filtered, bounded = condition is not None, request.max_distance is not None
     text = _compile(space, request.limit, request.offset, filtered, request.exact, bounded, after, many)
-    return text if condition is None else text.replace(_CONDITION, _render(condition).encode())
+    return text if condition is None else text.replace(_CONDITION, _render_condition(condition).encode())
 
 
 def rows_of(space: Space, condition: ColumnElement[bool] | None) -> str:
@@ -53,7 +53,7 @@ def rows_of(space: Space, condition: ColumnElement[bool] | None) -> str:
         return text + bounds
     document = "searchapp_data.documents"
     on = f"{document}.collection_id = {space.collection_id} AND {document}.id = {chunk}.document_id"
-    return f"{text} JOIN {document} ON {on}{bounds} AND {_render(condition)}"
+    return f"{text} JOIN {document} ON {on}{bounds} AND {_render_condition(condition)}"
 
 
 @lru_cache(SHAPES_KEPT)
@@ -90,6 +90,10 @@ def _compile(
     hits = nearest(literal_column("asked.vector")).lateral()  # a name: the column would bring its table into each part
     statement = select(*hits.c, current, asked.c.place).select_from(asked.join(hits, true()))
     return _render(statement.order_by(asked.c.place, hits.c.distance, hits.c.key)).encode()
+
+
+def _render_condition(condition: ColumnElement[bool]) -> str:
+    return f"({_render(condition)})"  # it may be an OR, and stands among others
 
 
 def _render(element: ClauseElement) -> str:

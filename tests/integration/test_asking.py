@@ -75,7 +75,7 @@ def test_one_vector_is_answered_as_the_builder_answers(db: Client, engine: Engin
     assert hits[0].metadata == rows[0].metadata
 
 
-@pytest.mark.parametrize("filter", [None, {"third": {"$in": [0, 2]}}])
+@pytest.mark.parametrize("filter", [None, {"third": {"$in": [0, 2]}}, {"$or": [{"third": 0}, {"third": 2}]}])
 @pytest.mark.parametrize("limit", [1, 150])
 @pytest.mark.parametrize("count", [2, len(QUERIES)])
 @pytest.mark.parametrize("exact", [False, True])
@@ -87,6 +87,8 @@ def test_many_vectors_are_answered_as_one_by_one(
     single = [db.search_by_vector(query, **options) for query in QUERIES[:count]]  # type: ignore[arg-type]
     assert [told(hits) for hits in many] == [told(hits) for hits in single]
     assert [hits.exact for hits in many] == [hits.exact for hits in single]
+    assert {len({hit.key for hit in hits}) for hits in many} == {limit}
+    assert {hit.metadata["third"] for hits in many for hit in hits} <= ({0, 1, 2} if filter is None else {0, 2})
 
 
 @pytest.mark.parametrize("third", [None, 2])

@@ -53,7 +53,14 @@ QUERIES = np.vstack([made_up(40), SAME, unit(SAME + 0.01 * made_up(1)), CHUNKS[6
 
 
 def metadata_of(number: int) -> dict[str, Any]:
-    return {"number": number, "half": number % 2, "tenth": number % 10, "tags": [f"t{number % 300}"]}
+    places = {"number": number, "same": number}  # of which one is declared
+    return {
+        **places,
+        "half": number % 2,
+        "tenth": number % 10,
+        "tags": [f"t{number % 300}"],
+        "in": {"third": number % 3},
+    }
 
 
 # A filter, and what it keeps.
@@ -64,7 +71,11 @@ FILTERS: list[tuple[dict[str, Any] | None, Any]] = [
     ({"tags": {"$contains": "t7"}}, lambda number: number % 300 == 7),
     ({"number": {"$lt": 100}}, lambda number: number < 100),
     ({"number": {"$gte": 1000}, "half": {"$ne": 0}}, lambda number: number >= 1000 and number % 2 == 1),
+    ({"same": {"$gte": 500, "$lt": 1700}}, lambda number: 500 <= number < 1700),
     ({"number": 1234}, lambda number: number == 1234),
+    ({"$or": [{"half": 1}, {"number": {"$gt": 2800}}]}, lambda number: number % 2 == 1 or number > 2800),
+    ({"in.third": {"$ne": 1}}, lambda number: number % 3 != 1),
+    ({"in.third": 2}, lambda number: number % 3 == 2),
     ({"missing": {"$exists": True}}, lambda _: False),
 ]
 
@@ -113,7 +124,7 @@ def db(engine: Engine, registry: Registry) -> Client:
 
 @pytest.fixture(scope="module")
 def space(db: Client) -> Space:
-    return fill(db, "things", CHUNKS, metadata_of)
+    return fill(db, "things", CHUNKS, metadata_of, fields={"number": "number"})
 
 
 def right(search: Asked) -> list[tuple[float, str]]:

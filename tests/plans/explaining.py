@@ -14,16 +14,20 @@ class Explain(Executable, ClauseElement):
 
     inherit_cache = False
 
-    def __init__(self, statement: Select[Any]) -> None:
+    def __init__(self, statement: Select[Any], costs: bool) -> None:
         self.statement = statement
+        self.costs = "ON" if costs else "OFF"
 
 
 @compiles(Explain)
 def _compile(element: Explain, compiler: Any, **options: Any) -> str:
-    return f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {compiler.process(element.statement, **options)}"
+    return f"EXPLAIN (ANALYZE, COSTS {element.costs}, TIMING OFF) {compiler.process(element.statement, **options)}"
 
 
-def explain(engine: Engine, statement: Select[Any]) -> str:
-    """The plan that was run, as text."""
+def explain(engine: Engine, statement: Select[Any], *, costs: bool = False) -> str:
+    """The plan that was run, as text.
+
+    :param costs: with what the planner expected.
+    """
     with engine.begin() as connection:
-        return "\n".join(row[0] for row in connection.execute(Explain(statement)))
+        return "\n".join(row[0] for row in connection.execute(Explain(statement, costs)))

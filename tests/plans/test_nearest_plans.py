@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,6 +59,15 @@ def test_a_rare_filter_is_answered_by_the_filter_first(engine: Engine, space: Sp
 
 def test_a_wide_filter_goes_by_the_index(engine: Engine, space: Space) -> None:
     assert f"space_{space.id}_hnsw" in plan_of(engine, space, filter={"often": 1})
+
+
+def test_ids_are_known_to_be_unique(engine: Engine, space: Space) -> None:
+    """By the statistics of the partitioned table, for a join is estimated by these."""
+    plan = explain(
+        engine, searchapp.nearest(space, np.ones(384, dtype=np.float32), limit=10, filter={"rare": 7}), costs=True
+    )
+    estimated = [int(rows) for rows in re.findall(r"Nested Loop  \(cost=\S+ rows=(\d+)", plan)]
+    assert max(estimated) <= 2 * DOCUMENTS / 300
 
 
 def test_an_exact_search_uses_no_hnsw_index(engine: Engine, space: Space) -> None:
