@@ -51,7 +51,7 @@ def show(name: Name, json: options.Json = False) -> None:
         output.print_json(dataclasses.asdict(found))
         return
     for field, value in (dataclasses.asdict(found) | {"bytes": output.human_bytes(found.bytes)}).items():
-        print(f"{field:<12} {value}")
+        print(f"{field:<12} {'not measured' if value is None else value}")
 
 
 @app.command()
