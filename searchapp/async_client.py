@@ -45,7 +45,7 @@ class AsyncClient:
     """A handle on one database, as :class:`searchapp.Client`, whose calls are awaited.
 
     A call that is cancelled ends its statement in PostgreSQL. What a call calls back (``on_progress``,
-    ``on_rejected``), it calls from another thread.
+    ``on_rejected``, ``on_measured``), it calls from another thread.
 
     :param connect: makes the handle that does the work.
     """
@@ -89,6 +89,7 @@ class AsyncClient:
     drop_field = _in_thread(Client.drop_field)
     drop_collection = _in_thread(Client.drop_collection)
     maintain = _in_thread(Client.maintain)
+    tune = _in_thread(Client.tune)
 
     async def _run(self, work: Callable[[Client], R]) -> R:
         def connect_and_work() -> R:

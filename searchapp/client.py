@@ -20,6 +20,8 @@ from searchapp import database, embedded, errors, schema, settings, spaces, valu
 from searchapp.database import Reader
 from searchapp.encoders import Encoder, Model, weights
 from searchapp.encoders.registry import Registry, shared
+from searchapp.evaluation import tuning
+from searchapp.evaluation.tuning import Measured, Tuned
 from searchapp.fields import Field, declare, from_mapping
 from searchapp.ingest import ingestion, load
 from searchapp.ingest.documents import Document, Rejected
@@ -469,6 +471,20 @@ class Client:
                     spaces.build_index(self._transaction, self.space(collection.name))
                     indexed += [collection.name] if self.space(collection.name).indexed else []
         return Maintained(dropped, tuple(indexed))
+
+    def tune(
+        self, collection: str, *, recall: float = 0.99, on_measured: Callable[[Measured], None] | None = None
+    ) -> Tuned:
+        """Measure the index's recall@10 against exact search, and store the least ``ef_search`` that reaches one.
+
+        :param recall: how much of the ten nearest is to be found, over 0 and up to 1.
+        :param on_measured: told of each ``ef_search`` that was measured.
+        :raises errors.NotMeasurable: fewer than two documents, no index, or a collection that changes meanwhile.
+        :raises errors.RecallNotReached: no ``ef_search`` reaches it; what was stored is kept.
+        """
+        tuning.check_recall(recall)
+        space = self.space(collection)
+        return tuning.tune(self._transaction, self._reader, space, recall=recall, on_measured=on_measured)
 
     # The insides
 

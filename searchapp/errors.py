@@ -11,6 +11,8 @@ SearchAppError
 ├── CollectionMissing            no such collection; names the near ones
 ├── CollectionExists             a collection of that name is there already
 ├── CollectionMismatch           other chunking, or another model, than the collection was made with
+├── NotMeasurable                recall cannot be measured: no index, fewer than two documents, or they change
+├── RecallNotReached             the index finds less, however it is asked; carries what was measured
 ├── ModelMissing                 the model's weights are neither installed, nor a folder, nor to be had
 ├── ModelCorrupted               the weights on disk are not the published ones
 ├── ModelMismatch                vectors of another dimension than the space's
@@ -94,6 +96,21 @@ class CollectionExists(SearchAppError):
 
 class CollectionMismatch(SearchAppError):
     """Other chunking or another model than the collection's."""
+
+
+class NotMeasurable(SearchAppError):
+    """The recall of a collection cannot be measured now."""
+
+
+class RecallNotReached(SearchAppError):
+    """No setting of the index reaches a recall.
+
+    :param measured: what was measured.
+    """
+
+    def __init__(self, message: str, measured: Any) -> None:
+        super().__init__(message)
+        self.measured = measured
 
 
 class ModelMissing(SearchAppError):

@@ -98,7 +98,10 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """What ``collection show`` says; ``bytes`` counts documents, chunks and all their indexes."""
+    """What ``collection show`` says; ``bytes`` counts documents, chunks and all their indexes.
+
+    ``recall`` is what ``searchapp tune`` measured at ``measured_at`` with that ``ef_search``; None: not measured.
+    """
 
     name: str
     model: str
@@ -108,6 +111,9 @@ class CollectionInfo:
     documents: int
     chunks: int
     indexed: bool
+    ef_search: int
+    recall: float | None
+    measured_at: datetime | None
     bytes: int
     created_at: datetime
 
@@ -275,12 +281,14 @@ def names(connection: Connection) -> list[str]:
 
 def describe(connection: Connection, space: Space) -> CollectionInfo:
     """Count and measure a collection."""
-    documents, chunks, size, created_at = connection.execute(
+    documents, chunks, size, created_at, recall, measured_at = connection.execute(
         text(
             "SELECT (SELECT count(*) FROM searchapp_data.documents WHERE collection_id = :collection_id),"
             " (SELECT count(*) FROM searchapp_data.chunks WHERE space_id = :space_id),"
             " pg_total_relation_size(CAST(:documents AS regclass)) + pg_total_relation_size(CAST(:chunks AS regclass)),"
-            " (SELECT created_at FROM searchapp_data.collections WHERE id = :collection_id)"
+            " (SELECT created_at FROM searchapp_data.collections WHERE id = :collection_id),"
+            " (SELECT recall FROM searchapp_data.spaces WHERE id = :space_id),"
+            " (SELECT measured_at FROM searchapp_data.spaces WHERE id = :space_id)"
         ),
         {
             "collection_id": space.collection_id,
@@ -298,6 +306,9 @@ def describe(connection: Connection, space: Space) -> CollectionInfo:
         documents=documents,
         chunks=chunks,
         indexed=space.indexed,
+        ef_search=space.ef_search,
+        recall=recall,
+        measured_at=measured_at,
         bytes=size,
         created_at=created_at,
     )
@@ -373,6 +384,17 @@ def _analyze(connection: Connection, space: Space) -> None:
     chunks = estimated_rows(connection, chunks_table(space.id))
     ratio = max(1.0, chunks / documents) if documents > 0 else 1.0
     connection.execute(update(models.Space).where(models.Space.id == space.id).values(chunks_per_document=ratio))
+
+
+def set_ef_search(connection: Connection, space: Space, ef_search: int, recall: float) -> None:
+    """Note what a space's index is to be asked with, at least, and what recall was measured so.
+
+    :raises errors.CollectionMissing: the space has been retired meanwhile.
+    """
+    statement = update(models.Space).where(models.Space.id == space.id, models.Space.state == "ready")
+    values = {"ef_search": ef_search, "recall": recall, "measured_at": func.now()}
+    if connection.scalar(statement.values(values).returning(models.Space.id)) is None:
+        raise errors.CollectionMissing(f"the collection {space.collection} was dropped meanwhile")
 
 
 def retire(connection: Connection, name: str) -> None:

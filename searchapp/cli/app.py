@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import searchapp
-from searchapp.cli import collection, db, demo, documents, ingest, search
+from searchapp.cli import collection, db, demo, documents, ingest, search, tune
 
 app = typer.Typer(
     name="searchapp",
@@ -43,5 +43,6 @@ app.command("ingest")(ingest.ingest)
 app.command("search")(search.search)
 app.command("get")(documents.get)
 app.command("delete")(documents.delete)
+app.command("tune")(tune.tune)
 app.add_typer(collection.app, name="collection", help="List, create, show and drop collections.")
 app.add_typer(db.app, name="db", help="Look after the database.")

@@ -67,7 +67,7 @@ def show(name: Name, json: options.Json = False) -> None:
     declared = ", ".join(map(str, fields.from_mapping(found.fields))) or "none declared"
     shown = {"fields": declared, "bytes": output.human_bytes(found.bytes)}
     for field, value in (dataclasses.asdict(found) | shown).items():
-        print(f"{field:<12} {value}")
+        print(f"{field:<12} {'not measured' if value is None else value}")
 
 
 @app.command()

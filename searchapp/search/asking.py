@@ -25,11 +25,18 @@ class Outdated(Exception):
 
 
 def ask_one(
-    reader: Reader, space: Space, vector: Array, *, request: Request, after: Position | None = None
+    reader: Reader,
+    space: Space,
+    vector: Array,
+    *,
+    request: Request,
+    after: Position | None = None,
+    ef_search: int | None = None,
 ) -> list[list[Row]]:
     """The rows nearest to a vector, shape (dimensions,), in one round trip.
 
     :param after: where the page before ended.
+    :param ef_search: the least that the index is asked with, on trial; None: the space's.
     :return: a list of one: rows of ``key, title, passage, metadata, distance, exact``, and what else may follow.
     :raises Outdated: as it says; where there are no rows it cannot be known.
     :raises errors.InvalidCursor: that page was of another space.
@@ -38,7 +45,7 @@ def ask_one(
         raise errors.InvalidCursor(
             f"the cursor is of a former space of {space.collection}; begin again with the first page"
         )
-    text = statements.text_of(space, request, after=after is not None)
+    text = statements.text_of(space, request, after=after is not None, ef_search=ef_search)
     return [_fetch(reader, text, Parameter(vector), request, after)]
 
 

@@ -97,7 +97,7 @@ class Scan(ABC):
 
     def fetched(self, limit: int) -> int:
         """How many rows surely hold ``limit`` hits, in the usual run of things."""
-        return max(LEAST_FETCHED, (2 if self.filtered else 1) * self.wanted(limit) + FETCHED_BEYOND)
+        return rows_fetched(self.wanted(limit), filtered=self.filtered)
 
     def by_index(self, setting: CTE, wanted: int, fetch: int) -> CTE:
         """A rung: up to ``fetch`` rows, of which ``wanted`` are needed, by the HNSW index under ``setting``."""
@@ -145,6 +145,15 @@ class Scan(ABC):
     def count(self, rung: CTE) -> Any:
         """How many hits a rung has."""
         return func.count(distinct(rung.c[self.keys[0]])) if self.several else func.count(rung.c.distance)
+
+
+def rows_fetched(wanted: int, *, filtered: bool) -> int:
+    """How many rows the first rung fetches where ``wanted`` are needed; the index is asked with no less.
+
+    >>> rows_fetched(10, filtered=False), rows_fetched(10, filtered=True)
+    (20, 30)
+    """
+    return max(LEAST_FETCHED, (2 if filtered else 1) * wanted + FETCHED_BEYOND)
 
 
 def approximately(scan: Scan, limit: int) -> Subquery:

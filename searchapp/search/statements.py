@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from functools import lru_cache
 from typing import Any
@@ -21,18 +22,22 @@ SHAPES_KEPT = 512
 _CONDITION = b"{condition}"
 
 
-def text_of(space: Space, request: Request, *, after: bool = False, many: bool = False) -> bytes:
+def text_of(
+    space: Space, request: Request, *, after: bool = False, many: bool = False, ef_search: int | None = None
+) -> bytes:
     """The SQL text of a search, in which ``$1`` is the vector, or with ``many`` the array of vectors; where they are
     asked for, there follow the greatest distance, and the distance, key and number of ties of the last hit before.
 
     :param after: whether it goes on behind a hit.
+    :param ef_search: the least that the index is asked with, instead of the space's; None: the space's. ``current`` is
+        about the space's either way.
     :return: its columns are those of :func:`searchapp.nearest`, then ``current``: not true where the collection has
         another space by now, and with ``many`` ``place``: the vector's in the array, from 1. A vector's rows are in
         their order.
     """
     condition = request.condition(space.fields)
     filtered, bounded = condition is not None, request.max_distance is not None
-    text = _compile(space, request.limit, request.offset, filtered, request.exact, bounded, after, many)
+    text = _compile(space, request.limit, request.offset, filtered, request.exact, bounded, after, many, ef_search)
     return text if condition is None else text.replace(_CONDITION, _render_condition(condition).encode())
 
 
@@ -58,7 +63,15 @@ def rows_of(space: Space, condition: ColumnElement[bool] | None) -> str:
 
 @lru_cache(SHAPES_KEPT)
 def _compile(
-    space: Space, limit: int, offset: int, filtered: bool, exact: bool, bounded: bool, after: bool, many: bool
+    space: Space,
+    limit: int,
+    offset: int,
+    filtered: bool,
+    exact: bool,
+    bounded: bool,
+    after: bool,
+    many: bool,
+    ef_search: int | None,
 ) -> bytes:
     numbers = itertools.count(2)
 
@@ -69,10 +82,11 @@ def _compile(
     last = After(parameter("float8"), parameter("text"), parameter("int8")) if after else None
     where = literal_column(_CONDITION.decode(), Boolean) if filtered else None
     current = spaces.is_current(space).label("current")
+    scanned = space if ef_search is None else dataclasses.replace(space, ef_search=ef_search)
 
     def nearest(vector: ColumnElement[Any]) -> Any:
         return nearest_to(
-            space,
+            scanned,
             vector,
             limit=limit,
             offset=offset,

@@ -50,10 +50,13 @@ def test_collections_are_created_listed_shown_and_dropped(run: Run, db: Client) 
         "documents": 1,
         "chunks": 3,
         "indexed": True,
+        "ef_search": 100,
+        "recall": None,
+        "measured_at": None,
     }
     lines = run("collection", "show", "things").stdout.splitlines()
     assert lines[0] == "name         things"
-    assert len(lines) == 10
+    assert len(lines) == 13
 
     done = run("collection", "drop", "things")
     assert (done.returncode, done.stdout, done.stderr) == (0, "dropped things with its 1 document\n", "")
@@ -87,7 +90,7 @@ def test_the_version_is_the_packages(run: Run) -> None:
     assert done.stdout == run("--version").stdout == f"searchapp {searchapp.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["ingest"], ["search"], ["delete"], ["collection", "create"]])
+@pytest.mark.parametrize("arguments", [[], ["ingest"], ["search"], ["delete"], ["tune"], ["collection", "create"]])
 def test_help_fits_a_terminal_and_says_what_each_option_is(run: Run, arguments: list[str]) -> None:
     done = run(*arguments, "--help", COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
