@@ -14,8 +14,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -37,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 
 from searchapp import errors, values
+from searchapp.fields import Field
 
 MAX_DEPTH = 40
 MAX_CONDITIONS = 1000
@@ -73,6 +75,24 @@ def compile_filter(filter: Mapping[str, Any], metadata: SQLColumnExpression[Any]
     :raises errors.InvalidFilter: an unknown operator, or a value that cannot be.
     """
     return _Compiler(metadata).conjunction(_as_json(filter))
+
+
+def undeclared(filter: Mapping[str, Any], fields: Sequence[Field]) -> tuple[Field, ...]:
+    """The fields that a filter compares by equality or range and that are not declared, each with the type that its
+    first value suggests.
+
+    :param fields: those that are declared.
+
+    >>> [field.name for field in undeclared({"year": {"$gte": 2020}, "lang": "en"}, [Field("lang", "text")])]
+    ['year']
+    """
+    declared = {field.name for field in fields}
+    found: dict[str, str] = {}
+    for name, value in _compared(_as_json(filter)):
+        kind = _kind(value)
+        if name not in declared and kind is not None:
+            found.setdefault(name, kind)
+    return tuple(Field(name, kind) for name, kind in found.items())
 
 
 class _Compiler:
@@ -227,6 +247,31 @@ def _as_name(name: Any) -> Any:
     if not isinstance(name, str):
         raise errors.InvalidFilter(f"a filter's field is of type {type(name).__name__}; expected text")
     return _as_json(name)
+
+
+def _compared(filter: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each field with a value that it is compared with, where an index on it could help."""
+    for name, value in filter.items():
+        if name in {"$and", "$or"}:
+            for part in value:
+                yield from _compared(part)
+        elif name == "$not":  # met by what an index does not find
+            continue
+        elif not _has_operators(value):
+            yield name, value
+        else:
+            for operator, operand in value.items():
+                if operator == "$in":
+                    yield from ((name, each) for each in operand)
+                elif operator == "$eq" or operator in _COMPARISONS:
+                    yield name, operand
+
+
+def _kind(value: Any) -> str | None:
+    """The type of a declared field that has such values; None: there is none."""
+    if isinstance(value, str):
+        return "date" if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) else "text"
+    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _has_operators(value: Any) -> bool:
