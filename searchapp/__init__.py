@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from searchapp.ingest.documents import Document as Document
     from searchapp.ingest.ingestion import Summary as Summary
     from searchapp.search.documents import documents as documents
+    from searchapp.search.explanation import Explanation as Explanation
     from searchapp.search.hits import Hit as Hit
     from searchapp.search.hits import Hits as Hits
     from searchapp.search.nearest import nearest as nearest
@@ -36,6 +37,7 @@ _PLACES = {
     "AsyncClient": "searchapp.async_client",
     "Client": "searchapp.client",
     "Document": "searchapp.ingest.documents",
+    "Explanation": "searchapp.search.explanation",
     "Hit": "searchapp.search.hits",
     "Hits": "searchapp.search.hits",
     "SearchAppError": "searchapp.errors",
@@ -50,6 +52,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Document",
+    "Explanation",
     "Hit",
     "Hits",
     "SearchAppError",

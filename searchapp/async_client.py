@@ -81,6 +81,8 @@ class AsyncClient:
     search_many = _in_thread(Client.search_many)
     search_by_vector = _in_thread(Client.search_by_vector)
     search_many_by_vector = _in_thread(Client.search_many_by_vector)
+    explain = _in_thread(Client.explain)
+    explain_by_vector = _in_thread(Client.explain_by_vector)
     space = _in_thread(Client.space)
     collections = _in_thread(Client.collections)
     describe = _in_thread(Client.describe)

@@ -29,10 +29,12 @@ from searchapp.ingest.embedded import Embedded, Rows, check_lengths
 from searchapp.ingest.ingestion import Ingestion, Progress, Summary
 from searchapp.ingest.objects import Objects
 from searchapp.ingest.readers import Source
-from searchapp.search import asking
+from searchapp.search import asking, explaining
 from searchapp.search import cursor as cursors
 from searchapp.search import documents as document_builder
 from searchapp.search import nearest as nearest_builder
+from searchapp.search.explaining import Trial
+from searchapp.search.explanation import Explanation
 from searchapp.search.hits import Hit, Hits, Took
 from searchapp.search.matrix import Row
 from searchapp.search.request import Request, request
@@ -377,6 +379,49 @@ class Client:
         ask = partial(asking.ask_many, self._reader, request=asked)
         return self._ask(collection, check, ask, by_model=False)
 
+    def explain(
+        self,
+        query: str,
+        *,
+        collection: str,
+        mode: str = "vector",
+        limit: int = 10,
+        offset: int = 0,
+        filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
+        exact: bool = False,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """Say how :meth:`search` answers a query: by which index and rung, from how many rows, how long each part
+        takes, and what could be done about it. The query is asked three times for that.
+        """
+        check_query(query, mode)
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
+
+        def encode(space: Space) -> Array:
+            return self._registry.encode_query(space.model, query)
+
+        return self._explain(collection, encode, asked, by_model=True)
+
+    def explain_by_vector(
+        self,
+        vector: npt.ArrayLike,
+        *,
+        collection: str,
+        limit: int = 10,
+        offset: int = 0,
+        filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
+        exact: bool = False,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """Say how :meth:`search_by_vector` answers, as :meth:`explain` does."""
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
+        check = partial(nearest_builder.check_vector, vector)
+        return self._explain(collection, check, asked, by_model=False)
+
     # Looking after
 
     def space(self, collection: str) -> Space:
@@ -563,6 +608,18 @@ class Client:
             return hits
         position = cursors.after(hits.hits, answered_by[0].id, before)
         return dataclasses.replace(hits, cursor=cursors.write(position, question))
+
+    def _explain(
+        self, collection: str, encode: Callable[[Space], Array], request: Request, *, by_model: bool
+    ) -> Explanation:
+        trials: list[Trial] = []
+
+        def ask(space: Space, vector: Array) -> list[list[Row]]:
+            trials.append(explaining.ask(self._reader, space, vector, request=request))
+            return [trials[-1].rows]
+
+        [hits] = self._ask(collection, encode, ask, by_model=by_model)
+        return explaining.explanation(trials[-1], encode=hits.took_ms.encode)
 
     def _drop_retired(self) -> int:
         with self._maintaining("maintain") as (connection, concurrently):

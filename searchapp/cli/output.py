@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from searchapp.ingest.documents import Document
+from searchapp.search.explanation import Explanation
 from searchapp.search.hits import Hit, Hits
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ def hits_as_json(hits: Hits) -> dict[str, Any]:
         "took_ms": dataclasses.asdict(hits.took_ms),
         "cursor": hits.cursor,
     }
+
+
+def print_explanation(explanation: Explanation, *, as_json: bool) -> None:
+    """Print how a search was answered: lines for people, or one JSON object, which has the server's plan as well."""
+    if as_json:
+        told = {"exact": explanation.exact, "rows_scanned": explanation.rows_scanned}
+        print_json({**dataclasses.asdict(explanation), **told})
+    else:
+        print(printable(str(explanation)))
 
 
 def print_csv(hits: Iterable[Hit]) -> None:

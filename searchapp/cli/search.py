@@ -38,6 +38,9 @@ def search(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Let the database end the search after so long."),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell how it is answered instead: which index, how long, what would help.")
+    ] = False,
     json: options.Json = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object a hit.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
@@ -45,6 +48,8 @@ def search(
     """Find the documents whose passages mean what the query means."""
     if sum((json, jsonl, csv)) > 1:
         raise errors.InvalidInput("give one of --json, --jsonl and --csv")
+    if explain and (jsonl or csv or cursor is not None):
+        raise errors.InvalidInput("--explain takes --json, but neither --jsonl nor --csv nor --cursor")
     wanted: dict[str, Any] = {
         "limit": limit,
         "offset": offset,
@@ -57,6 +62,10 @@ def search(
     check_query(query, mode)  # before the database is asked for anything
     request(**wanted)
     with searchapp.connect() as db:
+        if explain:
+            explanation = db.explain(query, collection=collection, mode=mode, **wanted)
+            output.print_explanation(explanation, as_json=json)
+            return
         hits = db.search(query, collection=collection, mode=mode, cursor=cursor, **wanted)
     if json:
         output.print_json(output.hits_as_json(hits))

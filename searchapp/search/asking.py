@@ -69,6 +69,12 @@ def ask_many(reader: Reader, space: Space, vectors: Array, *, request: Request) 
     return answers
 
 
+def parameters_of(asked: Parameter | ArrayParameter, request: Request, after: Position | None = None) -> list[Any]:
+    """The values of a statement's parameters, in their order: see :func:`searchapp.search.statements.text_of`."""
+    parameters: list[Any] = [asked] if request.max_distance is None else [asked, request.max_distance]
+    return parameters if after is None else [*parameters, after.distance, after.key, after.tied]
+
+
 def _fetch(
     reader: Reader,
     text: bytes,
@@ -76,10 +82,7 @@ def _fetch(
     request: Request,
     after: Position | None = None,
 ) -> list[Row]:
-    parameters: list[Any] = [asked] if request.max_distance is None else [asked, request.max_distance]
-    if after is not None:
-        parameters += [after.distance, after.key, after.tied]
-    rows = reader.fetch(text, parameters, request.timeout)
+    rows = reader.fetch(text, parameters_of(asked, request, after), request.timeout)
     if rows and rows[0][6] is not True:
         raise Outdated
     return rows

@@ -213,7 +213,7 @@ class _Compiler:
             return by_path
         if (field := self._declared.get(name)) is None:
             if type_ := fields.type_for(comparisons[0][1][0]):
-                self.undeclared[name] = type_
+                self.undeclared.setdefault(name, type_)
             return by_path
         if not all(fields.can_compare(field, value) for _, values in comparisons for value in values):
             return by_path

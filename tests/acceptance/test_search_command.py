@@ -57,6 +57,8 @@ class Answers(NamedTuple):
     json: commands.Done
     csv: commands.Done
     page: commands.Done
+    explained: commands.Done
+    explained_as_json: commands.Done
     first_line: bytes
     said: bytes
 
@@ -78,11 +80,13 @@ def answers(url: str, tmp_path_factory: pytest.TempPathFactory) -> Answers:
         [*search, "--json", "--limit", "100000", "--exact", "--filter", '{"kind": {"$ne": "filler"}}'],
         [*search, "--csv", "-n", "4"],
         [*search, "--json", "--offset", "1", "--max-distance", "0.8", "--timeout", "30"],
+        [*search, "--explain", "-n", "3", "--filter", json.dumps({STEERING: [STEERING, None]})],
+        [*search, "--explain", "--json"],
     ]
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(read_first_line, [*search, "--jsonl", "--limit", "100"], url, folder)
-        as_json, as_csv, page = commands.run_all(url, folder, calls)
-        return Answers(as_json, as_csv, page, *broken.result())
+        as_json, as_csv, page, explained, explained_as_json = commands.run_all(url, folder, calls)
+        return Answers(as_json, as_csv, page, explained, explained_as_json, *broken.result())
 
 
 def read_first_line(arguments: list[str], url: str, folder: Path) -> tuple[bytes, bytes]:
@@ -134,6 +138,33 @@ def test_offset_and_threshold_cut_what_comes(answers: Answers) -> None:
     page = [hit for hit in json.loads(answers.page.stdout)["hits"] if hit["metadata"]["kind"] != "filler"]
     assert [hit["key"] for hit in page] == [hit["key"] for hit in everything[1:]]
     assert page
+
+
+def test_explained_people_get_lines_without_control_characters(answers: Answers) -> None:
+    assert (answers.explained.returncode, answers.explained.stderr) == (0, "")
+    shown = answers.explained.stdout
+    assert not re.search(CONTROL, shown)
+    lines = shown.splitlines()
+    assert [line.split()[0] for line in lines] == ["answer", "read", "took", "advice"]
+    assert lines[0] == "answer   1 hit, exact: compared with all that the filter keeps"
+    assert re.fullmatch(r"took     encode [0-9.]+ ms, database [0-9.]+ ms, fetch [0-9.]+ ms", lines[2])
+    assert lines[3].startswith("advice   1 document matches and 3 were asked for")
+
+
+def test_explained_programs_get_one_object(answers: Answers) -> None:
+    assert (answers.explained_as_json.returncode, answers.explained_as_json.stderr) == (0, "")
+    assert answers.explained_as_json.stdout.count("\n") == 1
+    told = json.loads(answers.explained_as_json.stdout)
+    assert list(told) == [
+        *("rung", "index", "ef_search", "passages_scanned", "documents_scanned", "hits", "took_ms", "advice", "plan"),
+        *("exact", "rows_scanned"),
+    ]
+    assert (told["rung"], told["exact"], told["hits"]) == ("exact", True, 10)
+    assert list(told["took_ms"]) == ["encode", "database", "fetch"]
+    assert all(each >= 0 for each in told["took_ms"].values())
+    assert told["rows_scanned"] == told["passages_scanned"] + told["documents_scanned"] > 19
+    assert told["advice"][0].startswith("many of the nearest passages are equally far")
+    assert "chunks_" in told["plan"]
 
 
 def test_people_get_two_lines_a_hit_and_one_on_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,8 @@ async def test_calls_give_what_the_others_give(db: Client, other: AsyncClient) -
     assert told(await other.search("sneakers", collection="things")) == told(db.search("sneakers", collection="things"))
     many = await other.search_many(["sneakers", "a pet"], collection="things", limit=1)
     assert [hits[0].key for hits in many] == ["shoes", "cat"]
+    assert (await other.explain("sneakers", collection="things")).hits == 3
+    assert (await other.explain_by_vector(random_vectors(1)[0], collection="things", limit=1)).hits == 1
     assert await other.get("hat", collection="things") == db.get("hat", collection="things")
     assert await other.count(collection="things", filter={"price": {"$gt": 50}}) == 1
     assert await other.space("things") == db.space("things")
