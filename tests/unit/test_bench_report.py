@@ -29,7 +29,11 @@ ROWS = (
     "throughput",
     "many queries",
     "exact",
+    "limit",
     "ingest memory",
+    "filter equality",
+    "filter section",
+    "filter range",
 )
 POINTS = {
     "by rows": [
