@@ -34,7 +34,7 @@ def judge(
 ) -> Judged:
     """Compare what a search finds, all queries together, with the truly nearest.
 
-    By distance: of equally far documents any will do. A hit that may not be found counts for nothing.
+    By distance: of equally far documents any will do. A hit that may not be found, or comes twice, counts for nothing.
 
     :param search: gives the keys of the hits.
     :param limit: how many hits were asked for.
@@ -46,7 +46,7 @@ def judge(
     _, nearest = bare.nearest_by_numpy(vectors, embeddings, wanted)
     full = found = 0
     for vector, similarities in zip(vectors, nearest, strict=True):
-        hits = np.array([bench.places[key] for key in search(vector)], dtype=np.intp)
+        hits = np.unique(np.array([bench.places[key] for key in search(vector)], dtype=np.intp))
         hits = hits[allowed[hits]]
         full += len(hits) == wanted
         found += int(np.sum(cosines(bench, vector, hits) >= similarities.min() - TOLERANCE))

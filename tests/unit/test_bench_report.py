@@ -162,6 +162,7 @@ def test_an_answer_is_judged_by_what_may_be_found() -> None:
     assert judged("0", "2", limit=2) == judging.Judged(full=1, recall=1)
     assert judged("0", "2", limit=10) == judging.Judged(full=1, recall=1)  # no more can be found
     assert judged("0", "1", limit=2) == judging.Judged(full=0, recall=0.5)  # the filter leaves 1 out
+    assert judged("0", "0", limit=2) == judging.Judged(full=0, recall=0.5)
     assert judged("2", limit=1) == judging.Judged(full=1, recall=0)
     assert judged(limit=1) == judging.Judged(full=0, recall=0)
 
