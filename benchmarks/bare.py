@@ -35,7 +35,7 @@ ORDER BY n.distance
 
 
 class Bare:
-    """A connection of psycopg's in autocommit, which runs prepared statements with a vector as their ``$1``."""
+    """A connection of psycopg's in autocommit, which runs statements with a vector as their ``$1``."""
 
     def __init__(self, url: str) -> None:
         self.connection = psycopg.connect(url, autocommit=True)
@@ -49,9 +49,9 @@ class Bare:
     ) -> None:
         self.connection.close()
 
-    def rows(self, statement: str, vector: Array) -> list[Any]:
-        """Run a statement for one vector, and fetch all."""
-        return self._cursor.execute(statement, [Parameter(vector)], prepare=True, binary=True).fetchall()
+    def rows(self, statement: str, vector: Array, *, prepare: bool = True) -> list[Any]:
+        """Run a statement for one vector, prepared once for all of them or not at all, and fetch all."""
+        return self._cursor.execute(statement, [Parameter(vector)], prepare=prepare, binary=True).fetchall()
 
 
 def search_statement(space: Space) -> str:

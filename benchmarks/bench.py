@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import psycopg
 
 import searchapp
+from benchmarks import fields
 from benchmarks.corpus import Corpus
 from benchmarks.goals import Result, Target
 from searchapp.encoders import Encoder, weights
 from searchapp.encoders.registry import Registry
+from searchapp.ingest.documents import Document
 from searchapp.ingest.ingestion import Progress
 
 if TYPE_CHECKING:
@@ -49,6 +51,14 @@ class Loaded:
     name: str
     seconds: float
     index_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A collection whose documents have fields to filter by; document i has row i of the corpus's vectors."""
+
+    name: str
+    documents: list[Document]
 
 
 class Bench:
@@ -86,6 +96,11 @@ class Bench:
         return len(self.corpus.documents)
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """The row of each document in the corpus, by its key."""
+        return {document.key: place for place, document in enumerate(self.corpus.documents)}
+
+    @cached_property
     def db(self) -> searchapp.Client:
         return searchapp.connect(self.url)
 
@@ -111,15 +126,29 @@ class Bench:
             self._collections[rows] = self.load(f"rows_{rows}", rows)
         return self._collections[rows]
 
-    def load(self, name: str, rows: int) -> Loaded:
-        """Load documents with their vectors, and note when the index is begun."""
+    @cached_property
+    def labelled(self) -> Labelled:
+        """The largest collection with fields to filter by, beside collections of other fields."""
+        documents = fields.label(self.corpus.documents)
+        self.say(f"loading a collection of {self.rows:,} with fields to filter by")
+        self.load("labelled", self.rows, documents)
+        space = self.db.space("labelled")
+        for number in range(1, fields.NEIGHBOURS + 1):
+            self.say(f"filling collection {number} of {fields.NEIGHBOURS} beside it")
+            fields.fill_neighbour(self.url, space, self.db.create_collection(f"beside_{number}"), number)
+        self.checkpoint()
+        return Labelled("labelled", documents)
+
+    def load(self, name: str, rows: int, documents: list[Document] | None = None) -> Loaded:
+        """Load documents, the corpus's or given ones, with its vectors, and note when the index is begun."""
         marks: list[float] = []
 
         def on_progress(progress: Progress) -> None:
             if progress.indexing:
                 marks.append(time.perf_counter())
 
-        documents, vectors = self.corpus.documents[:rows], self.corpus.vectors[:rows]
+        documents = (self.corpus.documents if documents is None else documents)[:rows]
+        vectors = self.corpus.vectors[:rows]
         started = time.perf_counter()
         self.db.load_vectors(documents, vectors, collection=name, model=MODEL, on_progress=on_progress)
         ended = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from benchmarks import bare, timing
+from benchmarks import bare, judging, timing
 from benchmarks.bench import Bench, benchmark
 from benchmarks.goals import Result
 from searchapp.search.hits import Hits
@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 CLIENTS = 8
 BATCH = 256
-# What float32 leaves open of a cosine.
-TOLERANCE = 1e-5
 
 
 def query(bench: Bench) -> Result:
@@ -70,19 +68,8 @@ def query(bench: Bench) -> Result:
 
 
 def recall(bench: Bench, rows: int, search: Callable[[Array], list[str]], vectors: Array) -> float:
-    """The share of the ten truly nearest that a search finds, over all queries.
-
-    Judged by distance: of equally far documents any will do.
-    """
-    embeddings = bench.corpus.vectors[:rows]
-    places = {document.key: place for place, document in enumerate(bench.corpus.documents[:rows])}
-    _, nearest = bare.nearest_by_numpy(vectors, embeddings, 10)
-    found = 0
-    for vector, similarities in zip(vectors, nearest, strict=True):
-        hits = embeddings[[places[key] for key in search(vector)]]
-        _, own = bare.nearest_by_numpy(vector[None, :], hits, len(hits))
-        found += int(np.sum(own >= similarities.min() - TOLERANCE))
-    return found / (10 * len(vectors))
+    """The share of the ten truly nearest of the first ``rows`` documents that a search finds, over all queries."""
+    return judging.judge(bench, search, vectors, rows=np.arange(rows)).recall
 
 
 def throughput(bench: Bench) -> Result:

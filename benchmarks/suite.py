@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import corpus, curves, encoding, environment, exact, loading, machine, processes, querying, report
+from benchmarks import (
+    corpus,
+    curves,
+    encoding,
+    environment,
+    exact,
+    filtering,
+    limits,
+    loading,
+    machine,
+    processes,
+    querying,
+    report,
+)
 from benchmarks.bench import FULL, MODEL, QUICK, Bench, Benchmark
 from benchmarks.goals import Goal, failed, judge
 from benchmarks.progress import Progress
@@ -19,8 +32,11 @@ BENCHMARKS = (
     *loading.BENCHMARKS,
     *querying.BENCHMARKS,
     *exact.BENCHMARKS,
+    *limits.BENCHMARKS,
     processes.MEMORY,
     *curves.BENCHMARKS,
+    # last: the collections that it makes are beside no other benchmark's
+    *filtering.BENCHMARKS,
 )
 
 

@@ -7,15 +7,30 @@ import itertools
 import json
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import bare, corpus, encoding, environment, goals, machine, processes, report, suite, timing
+from benchmarks import (
+    bare,
+    corpus,
+    encoding,
+    environment,
+    fields,
+    goals,
+    judging,
+    machine,
+    processes,
+    report,
+    suite,
+    timing,
+)
 from benchmarks.bench import Bench, benchmark
 from benchmarks.goals import Goal, Result, Target
 from benchmarks.progress import Progress
+from searchapp.ingest.documents import Document
 
 ROWS = (
     "encode lines",
@@ -29,7 +44,11 @@ ROWS = (
     "throughput",
     "many queries",
     "exact",
+    "limit",
     "ingest memory",
+    "filter equality",
+    "filter section",
+    "filter range",
 )
 POINTS = {
     "by rows": [
@@ -117,6 +136,35 @@ def test_sides_take_turns() -> None:
     assert rounds.figures == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
     assert rounds.ratio("a", "b") == (1 / 2 + 3 / 4) / 2
     assert rounds.details("ms", 1e3)["a, ms"] == 2000.0
+
+
+def test_a_random_field_keeps_the_share_that_it_says() -> None:
+    documents = [Document(str(number), "x" * number, None, {"section": "libs"}) for number in range(1000)]
+    labelled = [document.metadata for document in fields.label(documents)]
+    assert labelled == [document.metadata for document in fields.label(documents)]
+    assert documents[7].metadata == {"section": "libs"}
+    for name, values in fields.RANDOM_FIELDS.items():
+        assert sum(metadata[name] == 1 for metadata in labelled) == 1000 // values
+    assert all(metadata["length"] == metadata["size"] == place for place, metadata in enumerate(labelled))
+
+
+def test_an_answer_is_judged_by_what_may_be_found() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    bench: Any = SimpleNamespace(
+        corpus=SimpleNamespace(vectors=vectors), rows=4, places={str(place): place for place in range(4)}
+    )
+    rows = np.array([0, 2])
+    query = np.array([[3, 2, 1, 0]], np.float32)
+
+    def judged(*keys: str, limit: int) -> judging.Judged:
+        return judging.judge(bench, lambda _: keys, query, limit=limit, rows=rows)
+
+    assert judged("0", "2", limit=2) == judging.Judged(full=1, recall=1)
+    assert judged("0", "2", limit=10) == judging.Judged(full=1, recall=1)  # no more can be found
+    assert judged("0", "1", limit=2) == judging.Judged(full=0, recall=0.5)  # the filter leaves 1 out
+    assert judged("0", "0", limit=2) == judging.Judged(full=0, recall=0.5)
+    assert judged("2", limit=1) == judging.Judged(full=1, recall=0)
+    assert judged(limit=1) == judging.Judged(full=0, recall=0)
 
 
 def test_the_files_are_written(tmp_path: Path) -> None:
