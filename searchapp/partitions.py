@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from psycopg import sql
-from sqlalchemy import Connection, CursorResult, text
+from sqlalchemy import ColumnElement, Connection, CursorResult, SQLColumnExpression, column, func, select, table, text
 
 from searchapp import errors, faults, models
 from searchapp.database import Transaction
@@ -164,6 +164,14 @@ def estimated_rows(connection: Connection, table: sql.Identifier) -> float:
     """How many rows a table has by its statistics: -1 where it has none yet."""
     statement = "SELECT reltuples FROM pg_class WHERE oid = %(name)s::regclass"
     return float(connection.exec_driver_sql(statement, {"name": as_text(table)}).scalar() or 0)
+
+
+def estimated_chunks(space_id: SQLColumnExpression[int]) -> ColumnElement[float | None]:
+    """How many chunks a space has by its statistics, null where it has none yet, as an expression."""
+    pg_class = table("pg_class", column("oid"), column("reltuples"), schema="pg_catalog")
+    name = func.concat(f"{models.SCHEMA}.chunks_", space_id)
+    known = select(func.nullif(pg_class.c.reltuples, -1)).where(pg_class.c.oid == func.to_regclass(name))
+    return known.scalar_subquery()
 
 
 def analyze_ids(connection: Connection) -> None:

@@ -78,7 +78,8 @@ class Space:
 
     ``indexed`` is False until the HNSW index is made. ``vector_schema`` is where pgvector's type and operators stand,
     ``vector_oid`` that type's number in this database. ``fields`` are the collection's declared ones.
-    ``chunks_per_document`` is a statistic, refreshed with every ingest.
+    ``chunks_per_document`` is a statistic, refreshed with every ingest; ``chunks`` how many there are by the
+    server's own statistics, None where it has none.
     """
 
     id: int
@@ -94,6 +95,7 @@ class Space:
     fields: tuple[Field, ...]
     vector_schema: str
     vector_oid: int
+    chunks: float | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,7 @@ def find(connection: Connection, name: str, vector_schema: str) -> Space:
             models.Space.chunks_per_document,
             models.Collection.settings["fields"].label("fields"),
             sqlalchemy.cast(func.to_regtype(f"{quote(vector_schema)}.vector"), OID).label("vector_oid"),
+            partitions.estimated_chunks(models.Space.id).label("chunks"),
         )
     ).one_or_none()
     if row is None:

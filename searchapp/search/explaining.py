@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from searchapp.database import Reader
-from searchapp.search import asking, filters, statements
+from searchapp.search import asking, filters, nearest, statements
 from searchapp.search.explanation import EXACT, FILTER, FIRST, WIDER, Explanation, Times, counted
 from searchapp.search.matrix import Row
 from searchapp.search.request import Request
@@ -151,6 +151,8 @@ def advise(reading: Reading, space: Space, request: Request, hits: int) -> Itera
         yield "there is no index yet, so that every search compares with everything: searchapp db maintain"
     elif request.exact:
         yield "it was asked for an exact answer; without that the index answers, where it is faster"
+    elif _is_exact(space, request) and reading.passages >= SMALL:
+        yield "so many were asked for that comparing with everything is as fast as the index, and finds more"
     elif reading.fell_short:
         yield _why_it_fell_short(reading, space, wanted)
     elif reading.rung == EXACT:
@@ -214,7 +216,8 @@ def _tables(space: Space) -> str:
 
 def _is_exact(space: Space, request: Request) -> bool:
     """Whether the statement of a search does without the HNSW index."""
-    return request.exact or not space.indexed
+    count = request.limit + request.offset
+    return request.exact or nearest.is_exact(space, count, filtered=request.condition() is not None)
 
 
 def _executed(node: dict[str, Any], part: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

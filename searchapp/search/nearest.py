@@ -4,6 +4,7 @@ many as were asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from sqlalchemy.types import Float
 from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search.filters import compile_filter
-from searchapp.search.ladder import Scan, approximately, exactly, literally
+from searchapp.search.ladder import Scan, approximately, exact_is_as_fast, exactly, literally
 from searchapp.search.request import as_max_distance, check_limit, check_offset
 from searchapp.spaces import Space
 from searchapp.vectors import is_usable, unusable, why_unusable
@@ -115,7 +116,7 @@ def nearest_to(
     :param after: only hits behind this one; exactly.
     """
     scan = _Chunks(space, vector, condition)
-    exact = exact or not space.indexed
+    exact = exact or is_exact(space, limit + offset, filtered=condition is not None)
     hits = _hits(scan, limit + offset, exact) if after is None else _hits_after(scan, limit, after)
     text = func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length)
     statement = select(
@@ -133,6 +134,13 @@ def nearest_to(
     if after is not None:
         statement = statement.where(or_(hits.c.distance > after.distance, Document.key > after.key))
     return _page(statement, scan, hits, [Document.key], limit, offset, max_distance)
+
+
+def is_exact(space: Space, count: int, *, filtered: bool) -> bool:
+    """Whether so many hits of a space are always found exactly: without an index, or where it would save no time."""
+    return not space.indexed or exact_is_as_fast(
+        math.ceil(count * space.chunks_per_document), space.chunks, filtered=filtered
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from tests import conftest
 from tests.made_up import fill, random_vectors, unit
 
 # With fewer, PostgreSQL rightly reads everything.
-DOCUMENTS = 4000
+DOCUMENTS = 8000
 VECTOR = np.ones(384, dtype=np.float32)
 
 
@@ -40,7 +40,7 @@ def db(engine: Engine, registry: Registry) -> Client:
 @pytest.fixture(scope="module")
 def space(db: Client) -> Space:
     chunks = [each[None] for each in random_vectors(DOCUMENTS)]
-    return fill(db, "things", chunks, lambda number: {"rare": number % 150, "often": number % 2, "number": number})
+    return fill(db, "things", chunks, lambda number: {"rare": number % 300, "often": number % 2, "number": number})
 
 
 @pytest.fixture(scope="module")
