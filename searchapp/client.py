@@ -597,16 +597,17 @@ class Client:
                 raise errors.InvalidInput("give an offset or a cursor, not both")
             before = cursors.read(cursor, question)
             request = dataclasses.replace(request, exact=True)
-        answered_by: list[Space] = []
+        answered: list[tuple[Space, Array]] = []
 
         def ask_exactly(space: Space, vector: Array) -> list[list[Row]]:
-            answered_by[:] = [space]
+            answered[:] = [(space, vector)]
             return asking.ask_one(self._reader, space, vector, request=request, after=before)
 
         [hits] = self._ask(collection, encode, ask_exactly, by_model=by_model)
         if len(hits) < request.limit:
             return hits
-        position = cursors.after(hits.hits, answered_by[0].id, before)
+        [(space, vector)] = answered
+        position = cursors.after(hits.hits, space.id, vector, before)
         return dataclasses.replace(hits, cursor=cursors.write(position, question))
 
     def _explain(

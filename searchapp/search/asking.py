@@ -9,7 +9,7 @@ from typing import Any
 from searchapp import database, errors, spaces
 from searchapp.database import Reader
 from searchapp.search import statements
-from searchapp.search.cursor import Position
+from searchapp.search.cursor import Position, digest
 from searchapp.search.matrix import Row, nearest_by_matrix
 from searchapp.search.request import Request
 from searchapp.spaces import Space
@@ -45,6 +45,8 @@ def ask_one(
         raise errors.InvalidCursor(
             f"the cursor is of a former space of {space.collection}; begin again with the first page"
         )
+    if after is not None and after.vector != digest(vector):
+        raise errors.InvalidCursor("the query is encoded otherwise here; begin again with the first page")
     text = statements.text_of(space, request, after=after is not None, ef_search=ef_search)
     return [_fetch(reader, text, Parameter(vector), request, after)]
 

@@ -1,12 +1,14 @@
 """Cursors: where a page of an exact answer ended, so that the next one begins there.
 
-A cursor is opaque text. It is bound to the question it was given for and to the space that answered, and has a
-checksum: against mistakes, not against ill will, for whoever may ask with a cursor may ask without one.
+A cursor is opaque text. It is bound to the question it was given for, to the space that answered and to the query's
+very embedding, of which another machine may make one that differs in its last bits; and it has a checksum: against
+mistakes, not against ill will, for whoever may ask with a cursor may ask without one.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from searchapp import errors
 from searchapp.search.hits import Hit
 from searchapp.search.request import Request
+from searchapp.vectors import Array
 
 _CHECKSUM = 8  # bytes
 
@@ -24,22 +27,29 @@ class Position:
     """Behind the last hit of a page: those equally far that were shown are ``tied``, and come before ``key``."""
 
     space_id: int
+    vector: str
     distance: float
     key: str
     tied: int
 
 
-def after(hits: Sequence[Hit], space_id: int, before: Position | None) -> Position:
+def digest(vector: Array) -> str:
+    """A digest of a query's embedding."""
+    return hashlib.sha256(vector.tobytes()).hexdigest()[:16]
+
+
+def after(hits: Sequence[Hit], space_id: int, vector: Array, before: Position | None) -> Position:
     """The position behind a page's hits.
 
     :param hits: at least one.
+    :param vector: what they are near to.
     :param before: where the page began.
     """
     last = hits[-1]
     tied = sum(hit.distance == last.distance for hit in hits)
     if before is not None and before.distance == last.distance:
         tied += before.tied
-    return Position(space_id, last.distance, last.key, tied)
+    return Position(space_id, digest(vector), last.distance, last.key, tied)
 
 
 def write(position: Position, question: bytes) -> str:
@@ -47,8 +57,7 @@ def write(position: Position, question: bytes) -> str:
 
     :param question: see :func:`question_of`.
     """
-    fields = [position.space_id, position.distance, position.key, position.tied]
-    content = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    content = json.dumps(dataclasses.astuple(position), ensure_ascii=False, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_checksum(content, question) + content).decode().rstrip("=")
 
 
@@ -62,12 +71,11 @@ def read(cursor: str, question: bytes) -> Position:
         checksum, content = packed[:_CHECKSUM], packed[_CHECKSUM:]
         if checksum != _checksum(content, question):
             raise ValueError
-        space_id, distance, key, tied = json.loads(content)
+        return Position(*json.loads(content))
     except (ValueError, TypeError) as exc:
         raise errors.InvalidCursor(
             "the cursor is not of this search; give the query, collection, filter and thresholds that it came with"
         ) from exc
-    return Position(space_id, distance, key, tied)
 
 
 def question_of(collection: str, asked: bytes, request: Request) -> bytes:

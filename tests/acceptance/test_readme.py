@@ -40,6 +40,7 @@ def test_python_of_the_readme_runs(
         assert len(names["rows"]) == 2
         assert names["products"] == names["documents"] == []
         assert len(names["hits"]) == 2
+        assert (names["near"], len(names["second"])) == (0, 1)
         db.close()
     assert capsys.readouterr().out.startswith("1 0.")
 

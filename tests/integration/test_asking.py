@@ -335,3 +335,15 @@ def test_a_cursor_of_a_former_space_is_refused(db: Client) -> None:
     with pytest.raises(errors.InvalidCursor, match="a former space of replaced; begin again"):
         db.search_by_vector(QUERIES[0], collection="replaced", limit=5, cursor=cursor)
     db.drop_collection("replaced")
+
+
+def test_a_cursor_of_another_embedding_of_the_query_is_refused(db: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another machine's, that differs in its last bits: its distances would repeat or skip a hit."""
+    db.ingest([{"key": str(number), "text": f"number {number}"} for number in range(20)], collection="texts")
+    first = db.search("a number", collection="texts", limit=5, exact=True)
+    assert len(db.search("a number", collection="texts", limit=5, cursor=first.cursor)) == 5
+    encode = db._registry.encode_query
+    monkeypatch.setattr(db._registry, "encode_query", lambda *asked: np.nextafter(encode(*asked), np.float32(1)))
+    with pytest.raises(errors.InvalidCursor, match="encoded otherwise here; begin again"):
+        db.search("a number", collection="texts", limit=5, cursor=first.cursor)
+    db.drop_collection("texts")

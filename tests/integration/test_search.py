@@ -45,6 +45,15 @@ def test_filter_keeps_what_matches(things: Client) -> None:
     assert [hit.key for hit in hits] == ["hat"]
 
 
+@pytest.mark.parametrize(
+    "filter", [{"color": "red"}, {"price": "80"}, {"price": {"$gte": "x"}}, {"kind": {"$lt": 5}}, {"kind.name": "x"}]
+)
+def test_a_filter_on_a_missing_field_or_another_type_keeps_nothing(things: Client, filter: dict[str, object]) -> None:
+    hits = things.search("anything", collection="things", filter=filter)
+    assert (list(hits), hits.complete) == ([], True)
+    assert things.count(collection="things", filter={"$not": filter}) == 4
+
+
 def test_search_ignores_other_collections(things: Client) -> None:
     things.ingest([{"key": "shoes", "text": "crimson sneakers"}], collection="others")
     assert [hit.passage for hit in things.search("crimson sneakers", collection="others")] == ["crimson sneakers"]

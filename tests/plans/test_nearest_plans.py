@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-from sqlalchemy import Engine
+import sqlalchemy
+from sqlalchemy import Engine, insert
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import searchapp
 from searchapp import database
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.search.request import Request
-from searchapp.search.statements import text_of
+from searchapp.search.statements import rows_of, text_of
 from searchapp.spaces import Space
 from searchapp.wire import ArrayParameter, Parameter
 from tests import conftest
@@ -96,16 +99,69 @@ def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None
         assert planned.fetchall() == [(True, True)]
 
 
+def plan_of_text(engine: Engine, text: bytes, parameters: Sequence[Any]) -> str:
+    """The plan of a plain call's statement, which was run."""
+    with driver_of(engine) as driver:
+        rows = psycopg.RawCursor(driver).execute(b"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + text, parameters)
+        return "\n".join(row[0] for row in rows)
+
+
 @pytest.mark.parametrize("filter", [None, {"often": 1}])
 def test_many_vectors_go_by_the_index_each(engine: Engine, space: Space, filter: dict[str, int] | None) -> None:
-    text = text_of(space, Request(limit=10, filter=filter), many=True).decode()
-    with driver_of(engine) as driver:
-        cursor = psycopg.RawCursor(driver)
-        vectors = ArrayParameter(random_vectors(5), space.vector_oid)
-        plan = "\n".join(
-            row[0] for row in cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {text}".encode(), [vectors])
-        )
+    text = text_of(space, Request(limit=10, filter=filter), many=True)
+    plan = plan_of_text(engine, text, [ArrayParameter(random_vectors(5), space.vector_oid)])
     assert f"Index Scan using space_{space.id}_hnsw on chunks_{space.id} (actual rows=20.00 loops=5)" in plan or (
         filter and f"Index Scan using space_{space.id}_hnsw" in plan
     )
     assert "never executed" in plan
+
+
+@pytest.mark.parametrize("filter", [None, {"$or": [{"often": 1}, {"rare": 5}]}])
+def test_thresholds_and_offsets_go_by_the_index(engine: Engine, space: Space, filter: dict[str, Any] | None) -> None:
+    request = Request(limit=10, offset=5, filter=filter, max_distance=0.001)  # which nobody meets
+    plan = plan_of_text(engine, text_of(space, request), [Parameter(random_vectors(1)[0]), request.max_distance])
+    assert plan.count(f"Index Scan using space_{space.id}_hnsw") == 1
+    assert "(never executed)" in plan
+    assert f"documents_{space.collection_id}_pkey" in plan
+
+
+def test_a_page_by_cursor_reads_everything_once(engine: Engine, space: Space) -> None:
+    text = text_of(space, Request(limit=10, exact=True), after=True)
+    plan = plan_of_text(engine, text, [Parameter(random_vectors(1)[0]), 0.5, "0001", 1])
+    assert "hnsw" not in plan
+    assert len(re.findall(rf"Scan .*on chunks_{space.id}\b", plan)) == 1
+
+
+def test_all_that_a_filter_keeps_is_read_by_its_index(engine: Engine, space: Space) -> None:
+    text = rows_of(space, Request(limit=10, filter={"rare": 7}).condition()).encode()
+    plan = plan_of_text(engine, text, [uuid.UUID(int=0), uuid.UUID(int=2**128 - 1)])
+    assert f"documents_{space.collection_id}_metadata_idx" in plan
+    assert f"Index Scan using chunks_{space.id}_pkey" in plan
+
+
+def test_conditions_of_the_callers_own_stand_inside_the_limit(engine: Engine, space: Space) -> None:
+    plan = plan_of(engine, space, where=searchapp.orm.Document.key.in_(["0001", "0005", "4000"]))
+    assert f"documents_{space.collection_id}_key_idx" in plan
+    assert "hnsw" not in plan
+    assert f"space_{space.id}_hnsw" in plan_of(engine, space, where=searchapp.orm.Document.key > "0")
+
+
+def test_a_column_of_the_callers_own_is_asked_by_its_index(engine: Engine) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Product(Base):
+        __tablename__ = "products"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        embedding: Mapped[list[float]] = searchapp.orm.embedding(384)
+
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(Product), [{"embedding": each.tolist()} for each in random_vectors(3000)])
+        connection.execute(sqlalchemy.text("ANALYZE products"))
+    plan = explain(engine, searchapp.nearest(Product.embedding, random_vectors(1)[0], limit=10))
+    assert "Index Scan using products_embedding" in plan
+    assert "never executed" in plan
+    few = explain(engine, searchapp.nearest(Product.embedding, random_vectors(1)[0], limit=10, where=Product.id < 50))
+    assert "products_pkey" in few
+    assert "Index Scan using products_embedding" not in few
