@@ -1,8 +1,8 @@
 """Declared fields: metadata with an index of its own, by which it is compared instead of document by document.
 
-The index is on an expression that never raises: the field's value where it is of the declared type, and ``ABOVE_ALL``
-where only a closer look tells, as in an array, any element of which may match. So a condition on it is exact: what the
-index says, or what the closer look says of the few in doubt. Values of other types have no entry.
+The index is on an expression that never raises: the field's value where it is of the declared type, and a value above
+all others where only a closer look tells, as in an array, any element of which may match. So a condition on it is
+exact: what the index says, or what the closer look says of those in doubt. Values of other types have no entry.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ def upgrade() -> None:
     )
     op.add_column("spaces", sa.Column("recall", sa.Float(), nullable=True), schema=S)
     op.add_column("spaces", sa.Column("measured_at", postgresql.TIMESTAMP(timezone=True), nullable=True), schema=S)
+    # that ids are unique the planner knows by the partitioned table alone, which loads have not analysed so far
+    op.execute(f"ANALYZE {S}.documents (id)")
 
 
 def downgrade() -> None:

@@ -19,6 +19,7 @@ from searchapp.models import Chunk, Document
 from searchapp.search import asking
 from searchapp.search.ladder import MAX_EF_SEARCH, rows_fetched
 from searchapp.search.matrix import Row
+from searchapp.search.nearest import is_exact
 from searchapp.search.request import Request
 from searchapp.spaces import Space
 from searchapp.vectors import Array
@@ -167,6 +168,8 @@ def _climb(
     # a search asks the index with as many as it fetches, at least: less would change nothing
     fetched = rows_fetched(math.ceil(_ASKED.limit * space.chunks_per_document), filtered=False)
     ladder = [each for each in EF_SEARCHES if each >= min(fetched, EF_SEARCHES[-1])]
+    if is_exact(space, _ASKED.limit, filtered=False):  # too small for any to matter: when it has grown, one will
+        ladder = [space.ef_search]
     _measure(reader, space, questions, ladder[0])  # the first time its pages come from the disk
     measured: list[Measured] = []
     for ef_search in ladder:

@@ -106,7 +106,7 @@ def test_of_equal_vectors_any_will_do(db: Client) -> None:
 def test_few_documents_are_enough(db: Client, documents: int) -> None:
     name = put_in(db, f"few_{documents}", random_vectors(documents))
     tuned = db.tune(name)
-    assert (tuned.queries, tuned.chosen.recall, tuned.chosen.ef_search) == (documents, 1, 25)
+    assert (tuned.queries, tuned.chosen.recall, tuned.chosen.ef_search) == (documents, 1, 100)  # as before
 
 
 def test_what_cannot_be_reached_is_told_and_nothing_is_stored(

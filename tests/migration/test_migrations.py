@@ -12,6 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
+import searchapp
 from searchapp import database, errors, schema
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
@@ -77,6 +78,21 @@ def test_downgrade_takes_what_is_stored(db: Client, engine: Engine, url: str) ->
     assert tables(url) == set()
     schema.upgrade(engine)
     assert tables(url) == TABLES
+
+
+def test_what_was_stored_before_declared_fields_is_found_afterwards(db: Client, engine: Engine, url: str) -> None:
+    db.ingest([{"key": "a", "text": "A cat", "metadata": {"year": 2020}}], collection="things")
+    known = "SELECT count(*) FROM pg_stats WHERE tablename = 'documents' AND attname = 'id' AND inherited"
+    schema.downgrade(engine, "0001")
+    with searchapp.connect(url) as early, pytest.raises(errors.NotMigrated, match="stands at migration 0001"):
+        early.search("a cat", collection="things")
+    execute(url, "DELETE FROM pg_statistic WHERE stainherit")
+    assert scalar(url, known) == 0
+    schema.upgrade(engine)
+    assert scalar(url, known) == 1
+    with searchapp.connect(url) as again:
+        again.add_field("things", "year", "number")
+        assert [hit.key for hit in again.search("a cat", collection="things", filter={"year": {"$gte": 2020}})] == ["a"]
 
 
 def test_a_migrated_database_has_no_differences(engine: Engine) -> None:
