@@ -13,7 +13,7 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from searchapp import client, database, errors, models, schema
+from searchapp import connecting, database, errors, models, schema
 
 logger = logging.getLogger("searchapp")
 
@@ -152,7 +152,7 @@ if context.is_offline_mode():
 elif (given := context.config.attributes.get("connection")) is not None:
     migrate(given)
 else:
-    engine = client.open_engine(migrate=False)
+    engine = connecting.open_engine(migrate=False)
     try:
         with engine.connect() as opened:
             migrate(opened)

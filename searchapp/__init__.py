@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from searchapp.async_client import AsyncClient as AsyncClient
     from searchapp.async_client import connect_async as connect_async
     from searchapp.client import Client as Client
-    from searchapp.client import connect as connect
+    from searchapp.connecting import connect as connect
     from searchapp.errors import SearchAppError as SearchAppError
     from searchapp.ingest.documents import Document as Document
     from searchapp.ingest.ingestion import Summary as Summary
@@ -43,7 +43,7 @@ _PLACES = {
     "SearchAppError": "searchapp.errors",
     "Space": "searchapp.spaces",
     "Summary": "searchapp.ingest.ingestion",
-    "connect": "searchapp.client",
+    "connect": "searchapp.connecting",
     "connect_async": "searchapp.async_client",
     "documents": "searchapp.search.documents",
     "nearest": "searchapp.search.nearest",

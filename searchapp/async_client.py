@@ -19,7 +19,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import Engine
 
 from searchapp import database
-from searchapp.client import Client, connect
+from searchapp.client import Client
+from searchapp.connecting import connect
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""``searchapp.connect()``: a thin handle on one database."""
+"""The handle that ``searchapp.connect()`` gives: thin, on one database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from typing import Any, Self
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine, func, select
 
-from searchapp import database, embedded, errors, schema, settings, spaces, values
+from searchapp import database, errors, maintenance, spaces, values
 from searchapp.database import Reader
 from searchapp.encoders import Encoder, Model, weights
-from searchapp.encoders.registry import Registry, shared
+from searchapp.encoders.registry import Registry
 from searchapp.evaluation import tuning
 from searchapp.evaluation.tuning import Measured, Tuned
 from searchapp.fields import Field, declare, from_mapping
 from searchapp.ingest import ingestion, load
+from searchapp.ingest.destination import Destination, check_revision, chunking_for
 from searchapp.ingest.documents import Document, Rejected
 from searchapp.ingest.embedded import Embedded, Rows, check_lengths
 from searchapp.ingest.ingestion import Ingestion, Progress, Summary
@@ -37,57 +38,11 @@ from searchapp.search.explaining import Trial
 from searchapp.search.explanation import Explanation
 from searchapp.search.hits import Hit, Hits, Took
 from searchapp.search.matrix import Row
-from searchapp.search.request import Request, request
+from searchapp.search.request import MODES, Request, check_query, request
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
 
 logger = logging.getLogger("searchapp")
-
-MODES = ("vector",)
-
-
-def connect(url: str | None = None, *, engine: Engine | None = None, connection: Connection | None = None) -> Client:
-    """Get a handle on a database, usable with or without ``with``.
-
-    :param url: its address; without one ``DATABASE_URL`` counts, else the embedded server is started.
-    :param engine: an engine of the caller's instead, whose pool is used.
-    :param connection: a connection of the caller's instead: everything happens in its transaction, and nothing is
-    committed.
-    :raises errors.InvalidInput: more than one of them, or a driver other than psycopg 3.
-    """
-    if sum(given is not None for given in (url, engine, connection)) > 1:
-        raise errors.InvalidInput("connect() takes one of url, engine and connection")
-    registry = shared(settings.read().home)
-    if connection is not None:
-        database.adopt_connection(connection)
-        return Client(connection=connection, registry=registry)
-    if engine is not None:
-        return Client(database.adopt_engine(engine), registry=registry)
-    opened = open_engine() if url is None else database.create_engine(database.parse_url(url))
-    return Client(opened, registry=registry, dispose=True)
-
-
-def open_engine(*, migrate: bool = True) -> Engine:
-    """The engine that the environment names: ``DATABASE_URL``, else the embedded server, started where it does not run.
-
-    :param migrate: bring the embedded server's tables up to date, and say so; no other database is ever migrated by
-    this.
-    """
-    read = settings.read()
-    if read.database_url is not None:
-        return database.create_engine(database.parse_url(read.database_url))
-    engine = database.create_engine(embedded.start(read.home))
-    if migrate:
-        migrate_embedded(engine)
-    return engine
-
-
-def migrate_embedded(engine: Engine) -> None:
-    """Bring the embedded server's tables up to date, and say so."""
-    found = schema.current(engine)
-    if found is None or found < database.REVISION:
-        schema.upgrade(engine)
-        logger.info("migrated the embedded database from %s to %s", found or "nothing", database.REVISION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +116,9 @@ class Client:
         :raises errors.RowRejected: a document is faulty; those before it may be in.
         :raises errors.CollectionMismatch: the collection has another model or other chunking.
         """
-        self._check_mismatch(collection, model, chunk_tokens)
-        run = self._ingestion(lambda: self._open_space(collection, model, chunk_tokens), on_rejected, on_progress)
+        destination = self._destination(collection)
+        destination.check(model, chunk_tokens)
+        run = self._ingestion(lambda: destination.open(model, chunk_tokens), on_rejected, on_progress)
         return run.run(_rows(documents), prune=prune, yes=yes)
 
     def load_vectors(
@@ -190,28 +146,11 @@ class Client:
         :raises errors.InvalidInput, errors.ModelMismatch: not as many vectors as documents; other dimensions.
         :raises errors.CollectionMismatch: the collection has another model.
         """
-        spaces.check_name(collection)
-        known = self._registry.known(model)
-        name = weights.canonical_name(model)
-
-        def existing() -> Space | None:
-            space = self._existing(collection)
-            if space is not None and space.model != name:
-                raise _another_model(space)
-            return space
-
-        described = existing() or known
-        dimensions = None if described is None else described.dimensions
+        destination = self._destination(collection)
+        dimensions = destination.dimensions_of(model)
         check_lengths(documents, vectors)
         rows = Embedded(_rows(documents), vectors, dimensions)
-
-        def open_space() -> Space:
-            described = known or Model(
-                name, weights.EXTERNAL, revision="", dimensions=rows.dimensions or 0, max_tokens=0
-            )
-            return existing() or self._create(collection, described, spaces.Chunking(0))
-
-        run = self._ingestion(open_space, on_rejected, on_progress)
+        run = self._ingestion(lambda: destination.open_for(model, rows.dimensions), on_rejected, on_progress)
         return run.run(rows, prune=prune, yes=yes)
 
     def get(self, key: str, *, collection: str) -> Document | None:
@@ -464,7 +403,7 @@ class Client:
         spaces.check_name(collection)
         declared = from_mapping(fields or {})
         described = self._registry.model(model or weights.DEFAULT)
-        return self._create(collection, described, _chunking(chunk_tokens, described), declared)
+        return self._create(collection, described, chunking_for(chunk_tokens, described), declared)
 
     def add_field(self, collection: str, name: str, type: str) -> None:
         """Declare a field of a collection: filters on it are the faster by an index, which is made first.
@@ -478,7 +417,7 @@ class Client:
         """
         field = declare(name, type)
         with self._maintaining("add_field") as (connection, concurrently):
-            spaces.add_field(connection, self._find(connection, collection), field, concurrently=concurrently)
+            maintenance.add_field(connection, self._find(connection, collection), field, concurrently=concurrently)
 
     def drop_field(self, collection: str, name: str) -> None:
         """Take the declaration of a field back, with its index; filters on it go on working.
@@ -486,7 +425,7 @@ class Client:
         :raises errors.InvalidInput: it is not declared.
         """
         with self._maintaining("drop_field") as (connection, concurrently):
-            spaces.drop_field(connection, self._find(connection, collection), name, concurrently=concurrently)
+            maintenance.drop_field(connection, self._find(connection, collection), name, concurrently=concurrently)
 
     def drop_collection(self, collection: str) -> None:
         """Drop a collection with all its documents.
@@ -497,7 +436,7 @@ class Client:
         _check_askable(collection)
         with self._transaction() as connection:
             self._ready(connection)
-            spaces.retire(connection, collection)
+            maintenance.retire(connection, collection)
         if self._engine is not None:
             try:
                 self._drop_retired()
@@ -532,6 +471,10 @@ class Client:
         return tuning.tune(self._transaction, self._reader, space, recall=recall, on_measured=on_measured)
 
     # The insides
+
+    def _destination(self, collection: str) -> Destination:
+        find, create = partial(self.space, collection), partial(self._create, collection)
+        return Destination(collection, self._registry, find, create)
 
     def _ingestion(
         self,
@@ -624,7 +567,7 @@ class Client:
 
     def _drop_retired(self) -> int:
         with self._maintaining("maintain") as (connection, concurrently):
-            return spaces.drop_retired(connection, concurrently=concurrently)
+            return maintenance.drop_retired(connection, concurrently=concurrently)
 
     @contextmanager
     def _maintaining(self, call: str) -> Iterator[tuple[Connection, bool]]:
@@ -670,7 +613,7 @@ class Client:
 
     def _encoder(self, space: Space) -> Encoder:
         encoder = self._registry.encoder(space.model)
-        _check_revision(space, encoder.model)
+        check_revision(space, encoder.model)
         return encoder
 
     def _create(
@@ -678,36 +621,6 @@ class Client:
     ) -> Space:
         with self._transaction() as connection:
             return spaces.create(connection, collection, model, chunking, self._ready(connection), declared)
-
-    def _existing(self, collection: str) -> Space | None:
-        try:
-            return self.space(collection)
-        except errors.CollectionMissing:
-            return None
-
-    def _check_mismatch(self, collection: str, model: str | None, chunk_tokens: int | None) -> None:
-        spaces.check_name(collection)
-        space = self._existing(collection)
-        if space is None:
-            if chunk_tokens is not None:
-                _chunking(chunk_tokens, self._registry.model(model or weights.DEFAULT))
-            return
-        name = weights.canonical_name(model or space.model)
-        if name != space.model:  # told before the model is described: one from a folder is loaded for that
-            raise _another_model(space)
-        described = self._registry.model(name)
-        _check_revision(space, described)
-        if chunk_tokens is not None and (wanted := spaces.chunking_of(chunk_tokens, described)) != space.chunking:
-            raise errors.CollectionMismatch(
-                f"the collection {collection} was made with {space.chunking}; {wanted} needs another collection"
-            )
-
-    def _open_space(self, collection: str, model: str | None, chunk_tokens: int | None) -> Space:
-        if self._existing(collection) is None:
-            with suppress(errors.CollectionExists):  # another process made it a moment ago
-                return self.create_collection(collection, model=model, chunk_tokens=chunk_tokens)
-        self._check_mismatch(collection, model, chunk_tokens)  # again: it may be another than before the first row
-        return self.space(collection)
 
 
 def _hits(rows: list[Row], took: Took) -> Hits:
@@ -719,56 +632,13 @@ def _hits(rows: list[Row], took: Took) -> Hits:
     return Hits(hits, MODES[0], all(row[5] for row in rows), complete=True, took_ms=took)
 
 
-def check_query(query: str, mode: str) -> None:
-    """Check what is asked and how, before a model is loaded for it.
-
-    :raises errors.InvalidInput: an empty query, an unknown mode.
-    """
-    if not query.strip():
-        raise errors.InvalidInput("the query is empty; say what to look for")
-    if not _is_storable(query):
-        raise errors.InvalidInput("the query has a NUL or what is not UTF-8; expected plain text")
-    if mode not in MODES:
-        raise errors.InvalidInput(f"mode is {mode!r}; expected one of: {', '.join(MODES)}")
-
-
-def _is_storable(text: str) -> bool:
-    """Whether the database can hold a text, and so be asked for it."""
-    try:
-        values.check_text(text, "")
-    except values.InvalidValue:
-        return False
-    return True
-
-
 def _document_ids(space: Space, keys: Iterable[str]) -> list[uuid.UUID]:
     """The ids of the documents of these keys, without those keys that no document can have."""
-    return [load.document_id(space.collection_id, key) for key in map(str, keys) if _is_storable(key)]
+    return [load.document_id(space.collection_id, key) for key in map(str, keys) if values.is_storable(key)]
 
 
 def _rows(documents: Iterable[Any]) -> Rows:
     return documents if isinstance(documents, Source) else Objects(documents)
-
-
-def _another_model(space: Space) -> errors.CollectionMismatch:
-    return errors.CollectionMismatch(
-        f"the collection {space.collection} was made with {space.model}; ingest with that, or into another collection"
-    )
-
-
-def _check_revision(space: Space, model: Model) -> None:
-    """Check that a model is the one that a space was made with; of one that was only named, its weights are unknown.
-
-    :raises errors.CollectionMismatch: it is another.
-    """
-    if model.dimensions != space.dimensions:
-        theirs = f"the collection {space.collection} has {space.dimensions}"
-        raise errors.CollectionMismatch(f"{model.name} gives {model.dimensions} dimensions; {theirs}")
-    if space.revision and model.revision != space.revision:
-        raise errors.CollectionMismatch(
-            f"the collection {space.collection} was made with other weights of {space.model} "
-            f"({space.revision[:12]}, here {model.revision[:12]}); use those, or another collection"
-        )
 
 
 def _check_askable(collection: str) -> None:
@@ -776,9 +646,5 @@ def _check_askable(collection: str) -> None:
 
     :raises errors.InvalidName: it cannot: a NUL, or what is not UTF-8.
     """
-    if not _is_storable(collection):
+    if not values.is_storable(collection):
         spaces.check_name(collection)
-
-
-def _chunking(chunk_tokens: int | None, model: Model) -> spaces.Chunking:
-    return spaces.default_chunking(model) if chunk_tokens is None else spaces.chunking_of(chunk_tokens, model)

@@ -18,6 +18,8 @@ from searchapp import errors, faults, models
 from searchapp.database import Transaction
 from searchapp.fields import Field, index_expression, index_name
 
+# How long DDL waits for a lock before it lets others pass.
+LOCK_TIMEOUT = "5s"
 # How often a build is asked how far it is, in seconds.
 WATCHING_INTERVAL = 0.2
 

@@ -19,6 +19,19 @@ class InvalidValue(ValueError):  # named as those in errors.py are
     """A value that the database cannot hold; the message names its field."""
 
 
+def is_storable(text: str) -> bool:
+    """Whether the database can hold a text, and so be asked for it.
+
+    >>> is_storable("plain"), is_storable("a\\0b")
+    (True, False)
+    """
+    try:
+        check_text(text, "")
+    except InvalidValue:
+        return False
+    return True
+
+
 def check_text(text: str, field: str) -> str:
     r"""Return the text itself, a plain ``str``, if PostgreSQL's ``text`` can hold it.
 

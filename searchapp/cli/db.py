@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 import searchapp
 from searchapp import database, embedded, errors, schema, settings
-from searchapp.client import open_engine
+from searchapp.connecting import open_engine
 
 app = typer.Typer(no_args_is_help=True)
 

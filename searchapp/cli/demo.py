@@ -10,7 +10,7 @@ from pathlib import Path
 import searchapp
 from searchapp import schema
 from searchapp.cli import corpus, ingest, output
-from searchapp.client import open_engine
+from searchapp.connecting import open_engine
 
 COLLECTION = "demo_stdlib"
 QUESTIONS = (

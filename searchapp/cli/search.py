@@ -9,8 +9,7 @@ import typer
 import searchapp
 from searchapp import errors
 from searchapp.cli import options, output
-from searchapp.client import check_query
-from searchapp.search.request import request
+from searchapp.search.request import check_query, request
 
 
 def search(

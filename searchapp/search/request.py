@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from searchapp import errors
+from searchapp import errors, values
 from searchapp.fields import Field
 from searchapp.models import Document
 from searchapp.search.filters import compile_filter
 
+MODES = ("vector",)
 MAX_LIMIT = 100_000
 MAX_OFFSET = 100_000
 MAX_TIMEOUT = 86_400.0  # seconds
@@ -80,6 +81,19 @@ def request(
     made = Request(limit, offset, filter, exact, as_max_distance(min_score, max_distance), timeout)
     made.condition()  # raises where there can be none
     return made
+
+
+def check_query(query: str, mode: str) -> None:
+    """Check what is asked and how, before a model is loaded for it.
+
+    :raises errors.InvalidInput: an empty query, an unknown mode.
+    """
+    if not query.strip():
+        raise errors.InvalidInput("the query is empty; say what to look for")
+    if not values.is_storable(query):
+        raise errors.InvalidInput("the query has a NUL or what is not UTF-8; expected plain text")
+    if mode not in MODES:
+        raise errors.InvalidInput(f"mode is {mode!r}; expected one of: {', '.join(MODES)}")
 
 
 def check_limit(limit: int) -> int:

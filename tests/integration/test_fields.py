@@ -98,7 +98,7 @@ def test_metadata_of_any_shape_is_taken_by_a_declared_field(db: Client) -> None:
 def test_a_field_is_not_declared_beside_a_transaction_that_stays_open(
     years: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchapp.spaces.INDEX_LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr("searchapp.maintenance.INDEX_LOCK_TIMEOUT", "100ms")
     with engine.connect() as connection:
         connection.execute(text("UPDATE searchapp_data.documents SET title = title"))
         with pytest.raises(errors.LockNotAvailable):

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 import searchapp
-from searchapp import errors, schema, spaces
+from searchapp import errors, maintenance, schema
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.ingest.documents import Document
@@ -52,8 +52,8 @@ def test_collections_dropped_at_once_are_all_gone(db: Client, engine: Engine, re
 def test_an_interrupted_drop_is_finished(db: Client, engine: Engine, url: str) -> None:
     one, two = db.create_collection("one"), db.create_collection("two")
     with engine.begin() as connection:
-        spaces.retire(connection, "one")
-        spaces.retire(connection, "two")
+        maintenance.retire(connection, "one")
+        maintenance.retire(connection, "two")
     with psycopg.connect(url) as reader:  # an open transaction that has read the table lets no detach end
         reader.execute("SELECT count(*) FROM searchapp_data.chunks")
         with psycopg.connect(url, autocommit=True) as dropping:
@@ -77,7 +77,7 @@ def test_an_interrupted_drop_is_finished(db: Client, engine: Engine, url: str) -
 def test_a_drop_beside_a_long_reader_says_what_is_left_to_do(
     db: Client, engine: Engine, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("searchapp.spaces.LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr("searchapp.partitions.LOCK_TIMEOUT", "100ms")
     db.create_collection("things")
     with psycopg.connect(url) as reader:
         reader.execute("SELECT count(*) FROM searchapp_data.chunks")
@@ -102,7 +102,7 @@ def test_downgrading_drops_what_a_killed_drop_left_behind(db: Client, engine: En
 def test_an_index_that_cannot_be_built_now_is_built_by_maintain(
     db: Client, engine: Engine, registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("searchapp.spaces.LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr("searchapp.partitions.LOCK_TIMEOUT", "100ms")
     db.create_collection("things")
     with engine.connect() as connection:  # a caller's transaction that has written and stays open
         Client(connection=connection, registry=registry).ingest([A], collection="things")
