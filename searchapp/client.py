@@ -408,7 +408,8 @@ class Client:
     def add_field(self, collection: str, name: str, type: str) -> None:
         """Declare a field of a collection: filters on it are the faster by an index, which is made first.
 
-        Nobody waits for it. Interrupted, it leaves nothing that the next call, or :meth:`maintain`, does not take away.
+        Nobody waits for it, but behind a pooler, where writers do. Interrupted, it leaves nothing that the next call,
+        or :meth:`maintain`, does not take away.
 
         :param name: as in a filter, with dots into objects: ``author.name``.
         :param type: of its values: ``number``, ``text`` or ``date``; a filter finds values of other types without it.
@@ -417,21 +418,26 @@ class Client:
         """
         field = declare(name, type)
         with self._maintaining("add_field") as (connection, concurrently):
-            maintenance.add_field(connection, self._find(connection, collection), field, concurrently=concurrently)
+            _check_askable(collection)
+            schema = self._ready(connection)
+            maintenance.add_field(connection, collection, field, schema, concurrently=concurrently)
 
     def drop_field(self, collection: str, name: str) -> None:
         """Take the declaration of a field back, with its index; filters on it go on working.
 
         :raises errors.InvalidInput: it is not declared.
+        :raises errors.PermissionDenied: this role does not own the tables.
         """
         with self._maintaining("drop_field") as (connection, concurrently):
-            maintenance.drop_field(connection, self._find(connection, collection), name, concurrently=concurrently)
+            _check_askable(collection)
+            schema = self._ready(connection)
+            maintenance.drop_field(connection, collection, name, schema, concurrently=concurrently)
 
     def drop_collection(self, collection: str) -> None:
         """Drop a collection with all its documents.
 
-        It is out of sight at once; with a caller's connection, or where this role may not drop tables,
-        ``searchapp db maintain`` gives its room back.
+        It is out of sight at once; with a caller's connection, where this role may not drop tables, or beside another
+        call that declares a field or drops, ``searchapp db maintain`` gives its room back.
         """
         _check_askable(collection)
         with self._transaction() as connection:
@@ -439,7 +445,10 @@ class Client:
             maintenance.retire(connection, collection)
         if self._engine is not None:
             try:
-                self._drop_retired()
+                if not self._drop_retired():
+                    logger.info(
+                        "the collection is gone; another process gives its room back, or: searchapp db maintain"
+                    )
             except errors.DatabaseError as exc:
                 logger.warning(
                     "the collection is gone, its room not given back yet (%s); run: searchapp db maintain", exc
@@ -583,7 +592,9 @@ class Client:
                 yield connection, False
                 return
         with database.translated(), self._engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT"), True
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            with database.cancellable(database.driver_of(connection)):
+                yield connection, True
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -101,11 +101,20 @@ def declare(name: str, type: str) -> Field:
     """
     if type not in _TYPES:
         raise errors.InvalidInput(f"unknown type {type!r} of the field {name!r}; there are: {', '.join(_TYPES)}")
-    if not name or len(name) > MAX_NAME_LENGTH or name.startswith("$") or not name.isprintable():
+    if not can_be_declared(name):
         raise errors.InvalidInput(
             f"{name[:60]!r} cannot be declared; expected a field's name of at most {MAX_NAME_LENGTH} characters"
         )
     return Field(name, type)
+
+
+def can_be_declared(name: str) -> bool:
+    """Whether a field of that name can be declared.
+
+    >>> can_be_declared("year"), can_be_declared(""), can_be_declared("$gt")
+    (True, False, False)
+    """
+    return 0 < len(name) <= MAX_NAME_LENGTH and name.isprintable() and not name.startswith("$")
 
 
 def parse(text: str) -> Field:
@@ -128,6 +137,18 @@ def from_mapping(types: Mapping[str, str]) -> tuple[Field, ...]:
     :raises errors.InvalidInput: one that cannot be declared.
     """
     return tuple(declare(name, type_) for name, type_ in sorted(types.items()))
+
+
+def parse_all(texts: Iterable[str]) -> tuple[Field, ...]:
+    """Read several fields.
+
+    :raises errors.InvalidInput: as for :func:`parse`; one comes twice.
+    """
+    declared = tuple(map(parse, texts))
+    names = [field.name for field in declared]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise errors.InvalidInput(f"the field {twice!r} is declared twice")
+    return declared
 
 
 def as_mapping(declared: Iterable[Field]) -> dict[str, str]:

@@ -58,9 +58,12 @@ def drop_retired(connection: Connection, *, concurrently: bool = True) -> int:
 
 @contextmanager
 def _maintenance(connection: Connection, concurrently: bool, lock_timeout: str) -> Iterator[bool]:
-    """Hold the lock of those who do what is CONCURRENTLY; false where another process has it."""
+    """Hold the lock of those who do what is CONCURRENTLY; false where another process has it.
+
+    :param lock_timeout: where it is CONCURRENTLY; else others would wait as long.
+    """
     if not concurrently:
-        execute(connection, f"SET LOCAL lock_timeout = '{lock_timeout}'")
+        execute(connection, f"SET LOCAL lock_timeout = '{partitions.LOCK_TIMEOUT}'")
         yield bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": MAINTENANCE_LOCK}))
         return
     if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MAINTENANCE_LOCK}):
@@ -70,34 +73,39 @@ def _maintenance(connection: Connection, concurrently: bool, lock_timeout: str) 
         execute(connection, f"SET lock_timeout = '{lock_timeout}'")
         yield True
     finally:
-        execute(connection, "RESET lock_timeout")
-        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MAINTENANCE_LOCK})
+        if not connection.invalidated:  # the session has ended, and its lock
+            execute(connection, "RESET lock_timeout")
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MAINTENANCE_LOCK})
 
 
 def _drop_undeclared_indexes(connection: Connection, concurrently: bool) -> None:
     """Drop the indexes of fields that are not declared: one that was killed in the middle, or while being dropped."""
-    ready = select(models.Collection.id, models.Collection.settings).where(models.Collection.state == "ready")
+    indexes = partitions.field_indexes(connection)  # before what is declared: a collection may be made meanwhile
     declared = {
         fields.index_name(collection_id, name)
-        for collection_id, settings in connection.execute(ready)
+        for collection_id, settings in connection.execute(select(models.Collection.id, models.Collection.settings))
         for name in settings.get("fields", {})
     }
-    for index in partitions.field_indexes(connection):
+    for index in indexes:
         if index not in declared:
             partitions.drop_field_index(connection, index, concurrently=concurrently)
 
 
-def add_field(connection: Connection, space: Space, field: Field, *, concurrently: bool = True) -> None:
+def add_field(
+    connection: Connection, collection: str, field: Field, vector_schema: str, *, concurrently: bool = True
+) -> None:
     """Declare a field of a collection, after its index is made.
 
     :param connection, concurrently: as for :func:`drop_retired`; writers do not wait where it is CONCURRENTLY.
     :raises errors.InvalidInput: it is declared already.
+    :raises errors.CollectionMissing: there is no such collection, or it was dropped meanwhile.
     :raises errors.LockNotAvailable: another process is at maintenance, or a transaction stays open for too long.
+    :raises errors.PermissionDenied: this role does not own the tables.
     """
-    if known := next((each for each in space.fields if each.name == field.name), None):
-        raise errors.InvalidInput(f"the field {field.name} of {space.collection} is declared already, as {known.type}")
-    with _maintenance(connection, concurrently, INDEX_LOCK_TIMEOUT) as alone:
-        _require_alone(alone)
+    with _alone(connection, concurrently):
+        space = spaces.find(connection, collection, vector_schema)
+        if known := next((each for each in space.fields if each.name == field.name), None):
+            raise errors.InvalidInput(f"the field {field.name} of {collection} is declared already, as {known.type}")
         index = fields.index_name(space.collection_id, field.name)
         partitions.drop_field_index(connection, index, concurrently=concurrently)  # of one that was interrupted
         partitions.create_field_index(connection, space.collection_id, field, concurrently=concurrently)
@@ -105,35 +113,42 @@ def add_field(connection: Connection, space: Space, field: Field, *, concurrentl
         _declare(connection, space, (*space.fields, field))
 
 
-def drop_field(connection: Connection, space: Space, name: str, *, concurrently: bool = True) -> None:
-    """Take a field's declaration back, and then its index; filters on it go on working, more slowly.
+def drop_field(
+    connection: Connection, collection: str, name: str, vector_schema: str, *, concurrently: bool = True
+) -> None:
+    """Take a field's declaration back, after its index is dropped; filters on it go on working, more slowly.
 
     :param connection, concurrently: as for :func:`drop_retired`.
     :raises errors.InvalidInput: it is not declared.
-    :raises errors.LockNotAvailable: as for :func:`add_field`.
+    :raises errors.CollectionMissing, errors.LockNotAvailable, errors.PermissionDenied: as for :func:`add_field`.
     """
-    names_ = [field.name for field in space.fields]
-    if name not in names_:
-        raise errors.InvalidInput(f"{space.collection} has no declared field {name!r}; {database.near(name, names_)}")
-    with _maintenance(connection, concurrently, INDEX_LOCK_TIMEOUT) as alone:
-        _require_alone(alone)
-        _declare(connection, space, [field for field in space.fields if field.name != name])
+    with _alone(connection, concurrently):
+        space = spaces.find(connection, collection, vector_schema)
+        declared = [field.name for field in space.fields]
+        if name not in declared:
+            raise errors.InvalidInput(f"{collection} has no declared field {name!r}; {database.near(name, declared)}")
         index = fields.index_name(space.collection_id, name)
         partitions.drop_field_index(connection, index, concurrently=concurrently)
+        _declare(connection, space, [field for field in space.fields if field.name != name])
 
 
-def _require_alone(alone: bool) -> None:
-    if not alone:
-        raise errors.LockNotAvailable("another process declares a field or drops what is retired; try again")
+@contextmanager
+def _alone(connection: Connection, concurrently: bool) -> Iterator[None]:
+    with _maintenance(connection, concurrently, INDEX_LOCK_TIMEOUT) as alone:
+        if not alone:
+            raise errors.LockNotAvailable("another process declares a field or drops what is retired; try again")
+        yield
 
 
 def _declare(connection: Connection, space: Space, declared: Sequence[Field]) -> None:
     settings = models.Collection.settings
-    connection.execute(
+    done = connection.execute(
         update(models.Collection)
-        .where(models.Collection.id == space.collection_id)
+        .where(models.Collection.id == space.collection_id, models.Collection.state == "ready")
         .values(settings=settings.op("||")(sqlalchemy.cast({"fields": fields.as_mapping(declared)}, JSONB)))
     )
+    if not done.rowcount:
+        raise errors.CollectionMissing(f"the collection {space.collection} was dropped meanwhile")
 
 
 def _drop_spaces(connection: Connection, concurrently: bool) -> int:

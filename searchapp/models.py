@@ -87,7 +87,8 @@ class Collection(Base):
 class Space(Base):
     """One collection as seen by one model. ``building``: it has no HNSW index yet, so searches scan it exactly.
 
-    ``recall`` is what ``searchapp tune`` measured with that ``ef_search``.
+    ``chunks_per_document`` and ``chunks``, 0 where that is not known, are statistics; ``recall`` is what
+    ``searchapp tune`` measured with that ``ef_search``.
     """
 
     __tablename__ = "spaces"
@@ -100,6 +101,7 @@ class Space(Base):
     state: Mapped[str] = mapped_column(Text, server_default="building")
     ef_search: Mapped[int] = mapped_column(Integer, server_default="100")
     chunks_per_document: Mapped[float] = mapped_column(server_default="1")
+    chunks: Mapped[float] = mapped_column(server_default="0")
     recall: Mapped[float | None] = mapped_column()
     measured_at: Mapped[datetime | None] = mapped_column(Timestamp)
 

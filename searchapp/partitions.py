@@ -7,12 +7,14 @@ collection.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from psycopg import sql
-from sqlalchemy import ColumnElement, Connection, CursorResult, SQLColumnExpression, column, func, select, table, text
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
+from sqlalchemy import Connection, CursorResult, text
+from sqlalchemy.exc import DBAPIError
 
 from searchapp import errors, faults, models
 from searchapp.database import Transaction
@@ -168,12 +170,22 @@ def estimated_rows(connection: Connection, table: sql.Identifier) -> float:
     return float(connection.exec_driver_sql(statement, {"name": as_text(table)}).scalar() or 0)
 
 
-def estimated_chunks(space_id: SQLColumnExpression[int]) -> ColumnElement[float | None]:
-    """How many chunks a space has by its statistics, null where it has none yet, as an expression."""
-    pg_class = table("pg_class", column("oid"), column("reltuples"), schema="pg_catalog")
-    name = func.concat(f"{models.SCHEMA}.chunks_", space_id)
-    known = select(func.nullif(pg_class.c.reltuples, -1)).where(pg_class.c.oid == func.to_regclass(name))
-    return known.scalar_subquery()
+def analyze(connection: Connection, table: sql.Identifier, columns: Sequence[str] = ()) -> bool:
+    """ANALYZE a partition, or some columns of it.
+
+    :return: False where another process holds it, to analyse it or to make an index of it, for which nobody waits; and
+        where this role may not.
+    """
+    try:
+        with connection.begin_nested():
+            execute(connection, "LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE NOWAIT", table=table)
+    except DBAPIError as exc:
+        if isinstance(exc.orig, (LockNotAvailable, InsufficientPrivilege)):
+            return False
+        raise
+    named = sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Identifier, columns))) if columns else sql.SQL("")
+    execute(connection, "ANALYZE {table} {columns}", table=table, columns=named)
+    return True
 
 
 def analyze_ids(connection: Connection) -> None:

@@ -72,8 +72,7 @@ class Space:
 
     ``indexed`` is False until the HNSW index is made. ``vector_schema`` is where pgvector's type and operators stand,
     ``vector_oid`` that type's number in this database. ``fields`` are the collection's declared ones.
-    ``chunks_per_document`` is a statistic, refreshed with every ingest; ``chunks`` how many there are by the
-    server's own statistics, None where it has none.
+    ``chunks_per_document`` and ``chunks``, 0 where that is not known, are statistics, refreshed with every ingest.
     """
 
     id: int
@@ -86,10 +85,10 @@ class Space:
     indexed: bool
     ef_search: int
     chunks_per_document: float
+    chunks: float
     fields: tuple[Field, ...]
     vector_schema: str
     vector_oid: int
-    chunks: float | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +217,9 @@ def find(connection: Connection, name: str, vector_schema: str) -> Space:
             (models.Space.state == "ready").label("indexed"),
             models.Space.ef_search,
             models.Space.chunks_per_document,
+            models.Space.chunks,
             models.Collection.settings["fields"].label("fields"),
             sqlalchemy.cast(func.to_regtype(f"{quote(vector_schema)}.vector"), OID).label("vector_oid"),
-            partitions.estimated_chunks(models.Space.id).label("chunks"),
         )
     ).one_or_none()
     if row is None:
@@ -246,6 +245,7 @@ def is_current(space: Space) -> ColumnElement[bool]:
         (models.Space.state, "ready" if space.indexed else "building"),
         (models.Space.ef_search, space.ef_search),
         (models.Space.chunks_per_document, space.chunks_per_document),
+        (models.Space.chunks, space.chunks),
     )
     return (
         select(
@@ -360,27 +360,35 @@ def _lacks_index(connection: Connection, space: Space) -> bool:
 def refresh_statistics(connection: Connection, space: Space, written: int) -> None:
     """Refresh what the planner and the searches know, if a load wrote at least one document in a hundred.
 
-    The rest is left to autovacuum.
+    The rest is left to autovacuum, of which the searches learn where it makes a difference.
     """
     if written * 100 >= estimated_rows(connection, documents_table(space.collection_id)):
         _analyze(connection, space)
+    elif not space.chunks / 2 <= estimated_rows(connection, chunks_table(space.id)) <= space.chunks * 2:
+        _note_sizes(connection, space)
 
 
 def _analyze(connection: Connection, space: Space) -> None:
-    """ANALYZE the partitions and note how many chunks a document has.
+    """ANALYZE the partitions, and note how large they are.
 
     Not the embeddings: no plan asks for them. But space_id, though it is one value: without its statistics the planner
     takes one row in 200 for all of them, and sorts instead of using the index.
     """
-    execute(connection, "ANALYZE (SKIP_LOCKED) {documents}", documents=documents_table(space.collection_id))
-    execute(
-        connection, "ANALYZE (SKIP_LOCKED) {chunks} (space_id, document_id, position)", chunks=chunks_table(space.id)
-    )
+    analyzed = [
+        partitions.analyze(connection, documents_table(space.collection_id)),
+        partitions.analyze(connection, chunks_table(space.id), ("space_id", "document_id", "position")),
+    ]
     partitions.analyze_ids(connection)
+    if all(analyzed):
+        _note_sizes(connection, space)
+
+
+def _note_sizes(connection: Connection, space: Space) -> None:
     documents = estimated_rows(connection, documents_table(space.collection_id))
-    chunks = estimated_rows(connection, chunks_table(space.id))
+    chunks = max(estimated_rows(connection, chunks_table(space.id)), 0)
     ratio = max(1.0, chunks / documents) if documents > 0 else 1.0
-    connection.execute(update(models.Space).where(models.Space.id == space.id).values(chunks_per_document=ratio))
+    sizes = {"chunks_per_document": ratio, "chunks": chunks}
+    connection.execute(update(models.Space).where(models.Space.id == space.id).values(sizes))
 
 
 def set_ef_search(connection: Connection, space: Space, ef_search: int, recall: float) -> None:

@@ -48,7 +48,7 @@ def create(
     ] = None,
 ) -> None:
     """Make an empty collection."""
-    declared = fields.as_mapping(map(fields.parse, field or []))
+    declared = fields.as_mapping(fields.parse_all(field or []))
     with searchapp.connect() as db:
         space = db.create_collection(
             name, model=model, chunk_tokens=options.chunk_tokens(chunk_tokens, no_chunking), fields=declared

@@ -164,9 +164,8 @@ def advise(reading: Reading, space: Space, request: Request, hits: int) -> Itera
         )
     if request.filter and reading.documents_tried >= MANY_DOCUMENTS:
         for field in filters.undeclared(request.filter, space.fields):
-            if not field.name.isprintable():  # nobody types that
-                continue
-            declared = shlex.quote(f"{field.name}:{field.type}")
+            declared = shlex.quote(str(field))
+            declared = f"-- {declared}" if field.name.startswith("-") else declared
             yield (
                 f"declaring {field.name} would help the filter:"
                 f" searchapp collection field add {space.collection} {declared}"

@@ -84,13 +84,13 @@ def compile_filter(
 
 
 def undeclared(filter: Mapping[str, Any], declared: Sequence[Field]) -> tuple[Field, ...]:
-    """The fields that a filter compares and that have no index, with the types that its values have.
+    """The fields that a filter compares, and that could be declared, with the types that its values have.
 
     :raises errors.InvalidFilter: as for :func:`compile_filter`.
     """
     compiler = _Compiler(column("metadata", JSONB), declared)
     compiler.conjunction(_as_json(filter))
-    return tuple(Field(name, type_) for name, type_ in compiler.undeclared.items())
+    return tuple(Field(name, type_) for name, type_ in compiler.undeclared.items() if fields.can_be_declared(name))
 
 
 class _Compiler:
@@ -212,7 +212,8 @@ class _Compiler:
         if self._negated:
             return by_path
         if (field := self._declared.get(name)) is None:
-            if type_ := fields.type_for(comparisons[0][1][0]):
+            types = [fields.type_for(value) for _, values in comparisons for value in values]
+            if type_ := next(filter(None, types), None):
                 self.undeclared.setdefault(name, type_)
             return by_path
         if not all(fields.can_compare(field, value) for _, values in comparisons for value in values):

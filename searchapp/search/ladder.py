@@ -157,15 +157,15 @@ def rows_fetched(wanted: int, *, filtered: bool) -> int:
     return max(LEAST_FETCHED, (2 if filtered else 1) * wanted + FETCHED_BEYOND)
 
 
-def exact_is_as_fast(wanted: int, rows: float | None, *, filtered: bool) -> bool:
+def exact_is_as_fast(wanted: int, rows: float, *, filtered: bool) -> bool:
     """Whether so much is asked for that the index saves no time.
 
-    :param rows: how many there are; None: it is not known.
+    :param rows: how many there are; 0: it is not known.
 
     >>> exact_is_as_fast(10, 60_000, filtered=False), exact_is_as_fast(5000, 60_000, filtered=False)
     (False, True)
     """
-    return rows is not None and rows_fetched(wanted, filtered=filtered) * EXACT_FROM >= rows
+    return rows > 0 and rows_fetched(wanted, filtered=filtered) * EXACT_FROM >= rows
 
 
 def approximately(scan: Scan, limit: int) -> Subquery:

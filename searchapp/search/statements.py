@@ -19,7 +19,7 @@ from searchapp.wire import RAW_DIALECT, Vector, VectorArray, quote
 # Some 3 kB each.
 SHAPES_KEPT = 512
 # Stands for the filter's condition until its values are known.
-_CONDITION = b"{condition}"
+_CONDITION = b"\0condition\0"  # which no text or name of a statement can have
 
 
 def text_of(

@@ -128,6 +128,7 @@ def test_fields_are_declared_and_dropped(run: Run, db: Client) -> None:
             ["create", "more", "--field", "year:int"],
             "unknown type 'int' of the field 'year'; there are: number, text, date",
         ),
+        (["create", "more", "--field", "a:number", "--field", "a:text"], "the field 'a' is declared twice"),
         (["field", "add", "things", "n:number"], "the field n of things is declared already, as number"),
         (["field", "add", "things", "n:text"], "the field n of things is declared already, as number"),
         (["field", "add", "thing", "m:text"], "no collection 'thing'; did you mean things?"),

@@ -347,3 +347,17 @@ def test_a_cursor_of_another_embedding_of_the_query_is_refused(db: Client, monke
     with pytest.raises(errors.InvalidCursor, match="encoded otherwise here; begin again"):
         db.search("a number", collection="texts", limit=5, cursor=first.cursor)
     db.drop_collection("texts")
+
+
+def test_a_small_collection_is_answered_exactly_until_it_has_grown(db: Client) -> None:
+    def load(first: int, count: int) -> None:
+        documents = ({"key": f"{number}", "text": "x"} for number in range(first, first + count))
+        db.load_vectors(documents, random_vectors(count), collection="growing", model="all-MiniLM-L6-v2")
+
+    load(0, 200)
+    assert db.search_by_vector(QUERIES[0], collection="growing").exact
+    load(200, 1000)
+    assert not db.search_by_vector(QUERIES[0], collection="growing").exact
+    assert db.search_by_vector(QUERIES[0], collection="growing", limit=100).exact
+    assert len(db.search_by_vector(QUERIES[0], collection="growing", limit=1100)) == 1100
+    db.drop_collection("growing")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
 import searchapp
-from searchapp import errors, fields, partitions, schema
+from searchapp import errors, fields, maintenance, partitions, schema
+from searchapp.async_client import AsyncClient
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.fields import Field
@@ -106,6 +108,41 @@ def test_a_field_is_not_declared_beside_a_transaction_that_stays_open(
     assert years.space("years").fields == ()
     years.add_field("years", "year", "number")
     assert years.space("years").fields == (Field("year", "number"),)
+
+
+def test_nothing_is_declared_beside_other_maintenance(years: Client, engine: Engine) -> None:
+    with engine.connect() as other:
+        other.execute(text(f"SELECT pg_advisory_xact_lock({maintenance.MAINTENANCE_LOCK})"))
+        with pytest.raises(errors.LockNotAvailable, match="another process declares a field or drops"):
+            years.add_field("years", "year", "number")
+    years.add_field("years", "year", "number")
+    with engine.connect() as other:
+        other.execute(text(f"SELECT pg_advisory_xact_lock({maintenance.MAINTENANCE_LOCK})"))
+        with pytest.raises(errors.LockNotAvailable):
+            years.drop_field("years", "year")
+    assert years.space("years").fields == (Field("year", "number"),)
+
+
+async def test_a_declaration_that_is_cancelled_ends_at_once(years: Client, engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("UPDATE searchapp_data.documents SET title = title"))  # which the index waits for
+        async with AsyncClient(lambda: years) as db:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(db.add_field("years", "year", "number"), 1)
+    assert years.space("years").fields == ()
+    years.add_field("years", "year", "number")
+
+
+def test_a_field_of_any_name_is_searched_by(db: Client) -> None:
+    names = ["{condition}", "it's", "100 %", "$1", "a.b", "__[POSTCOMPILE_x]"]
+    declared = {name: "number" for name in names if not name.startswith("$")}
+    db.create_collection("names", fields=declared)
+    documents = [{"key": name, "text": "x", "metadata": {name: 1}} for name in names]
+    db.load_vectors(documents, random_vectors(len(names)), collection="names", model="all-MiniLM-L6-v2")
+    for name in declared:
+        for value, keys in ((1, [name]), (2, [])):
+            hits = db.search_by_vector(random_vectors(1)[0], collection="names", filter={name: value})
+            assert [hit.key for hit in hits] == keys
 
 
 def test_a_field_needs_connections_of_its_own(engine: Engine, registry: Registry) -> None:

@@ -52,6 +52,7 @@ NASTY = [
     "naïve 🐘 \u202e\u2028\ufeff\U0010ffff",
     "E'\\x27'",
     "?",
+    "{condition}",
 ]
 SCALARS = [
     *[None, True, False, 0, 1, 1.0, -1, 1.5, 2, 10, 1e300, -1e-300, 10**17 + 1, 10**17, 0.1],

@@ -137,7 +137,7 @@ def test_the_statement_composes_with_the_callers_own(db: Client, engine: Engine)
 
 def test_settings_travel_in_the_statement_and_end_with_the_transaction(db: Client, engine: Engine) -> None:
     space = fill(db, "things", [each[None] for each in random_vectors(400)])
-    by_index = dataclasses.replace(space, chunks=None)  # as if it were not known that there are so few
+    by_index = dataclasses.replace(space, chunks=0)  # as if it were not known that there are so few
     with Session(engine) as session:
         assert len(session.execute(searchapp.nearest(by_index, random_vectors(1)[0], limit=300)).all()) == 300
         assert int(session.scalar(text("SHOW hnsw.ef_search")) or 0) > 300

@@ -216,3 +216,13 @@ def test_dropping_beside_searches_leaves_nothing_in_the_servers_sessions(pooled:
         for each in searching:
             each.result()
     assert left_in_sessions(pooled) == [set(), set()]
+
+
+def test_fields_are_declared_and_dropped_behind_it(db: Client, pooled: str) -> None:
+    db.create_collection("declared")
+    db.add_field("declared", "year", "number")
+    assert db.describe("declared").fields == {"year": "number"}
+    db.drop_field("declared", "year")
+    assert db.describe("declared").fields == {}
+    assert left_in_sessions(pooled) == [set()] * SESSIONS
+    db.drop_collection("declared")

@@ -26,6 +26,7 @@ SPACE = Space(
     indexed=True,
     ef_search=100,
     chunks_per_document=1.0,
+    chunks=60_000,
     fields=(),
     vector_schema="public",
     vector_oid=1,
