@@ -40,6 +40,8 @@ FETCHED_BEYOND = 10
 # The planner takes an iterative scan for far cheaper than it is; a LIMIT of 80 times what is asked makes it answer
 # filters that keep up to some 5,000 of 60,000 documents by the filter first, so exactly (docs/discussions.md).
 PLANNER_FACTOR = 80
+# Among the candidates stand those that the filter leaves out; so a filtered scan keeps so many times more.
+FILTERED_EF_SEARCH = 1.5
 # To fetch a fifteenth of all rows, one by one, takes the index as long as comparing with all; and it misses more.
 EXACT_FROM = 15
 
@@ -196,7 +198,8 @@ def _setting(scan: Scan, ef_search: int, *, when: ColumnElement[bool] | None = N
     They hang on the vector, so that where it is a column they are made again for each: a wider rung may have run.
     """
     iterative = "relaxed_order" if scan.filtered or ef_search >= MAX_EF_SEARCH else "off"
-    ef_search = max(ef_search, scan.ef_search)
+    least = min(scan.ef_search * FILTERED_EF_SEARCH, MAX_EF_SEARCH) if scan.filtered else scan.ef_search
+    ef_search = max(ef_search, math.ceil(least))
     value = _set("hnsw.ef_search", str(ef_search)).op("||")(_set("hnsw.iterative_scan", iterative))
     statement = select(value.label("v")).where(scan.vector.is_not(None))
     return scan.once(statement if when is None else statement.where(when))
