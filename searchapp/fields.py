@@ -18,9 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     Numeric,
     SQLColumnExpression,
-    String,
     and_,
-    bindparam,
     case,
     cast,
     collate,
@@ -32,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from searchapp import errors
-from searchapp.wire import RAW_DIALECT
+from searchapp.wire import RAW_DIALECT, literally
 
 # A B-tree's entry holds 2.7 kB; a character takes up to four bytes.
 TEXT_LENGTH = 500
@@ -54,11 +52,6 @@ class _Type:
     holds: Callable[[Any], bool]
 
 
-def _string(value: str) -> ColumnElement[str]:
-    """A text that stands in the statement as a literal, quoted by the dialect."""
-    return bindparam(None, value, String, literal_execute=True, unique=True)
-
-
 def _text_of(parent: SQLColumnExpression[Any], name: ColumnElement[str]) -> ColumnElement[str]:
     # compared by code points, as jsonpath compares
     return collate(func.left(parent.op("->>")(name), literal_column(str(TEXT_LENGTH))), "C")
@@ -67,16 +60,16 @@ def _text_of(parent: SQLColumnExpression[Any], name: ColumnElement[str]) -> Colu
 # Not float8, which takes 64-bit numbers for their neighbours, and is not enough for what JSON can hold.
 _NUMBER = _Type(
     "number",
-    cast(_string("NaN"), Numeric),
+    cast(literally("NaN"), Numeric),
     read=lambda parent, name: cast(parent.op("->", return_type=JSONB())(name), Numeric),
-    write=lambda value: cast(_string(json.dumps(value)), Numeric),
+    write=lambda value: cast(literally(json.dumps(value)), Numeric),
     holds=lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
 )
 _TEXT = _Type(
     "string",
-    _string("\U0010ffff"),
+    literally("\U0010ffff"),
     read=_text_of,
-    write=_string,
+    write=literally,
     holds=lambda value: isinstance(value, str) and len(value) < TEXT_LENGTH and value < "\U0010ffff",
 )
 # Dates are stored as ISO 8601 texts, those with a time zone in UTC, and so they sort.
@@ -215,14 +208,14 @@ def _expression(field: Field, metadata: SQLColumnExpression[Any]) -> ColumnEleme
     parent: SQLColumnExpression[Any] = metadata
     doubtful: list[ColumnElement[bool]] = []
     if outer:
-        doubtful.append(metadata.bool_op("?")(_string(field.name)))  # a field that is called so
+        doubtful.append(metadata.bool_op("?")(literally(field.name)))  # a field that is called so
     for step in outer:
-        parent = parent.op("->", return_type=JSONB())(_string(step))
-        doubtful.append(func.jsonb_typeof(parent) == _string("array"))
-    name = _string(last)
+        parent = parent.op("->", return_type=JSONB())(literally(step))
+        doubtful.append(func.jsonb_typeof(parent) == literally("array"))
+    name = literally(last)
     found = case(
-        (_string(type_.json), type_.read(parent, name)),
-        (_string("array"), type_.above_all),
+        (literally(type_.json), type_.read(parent, name)),
+        (literally("array"), type_.above_all),
         value=func.jsonb_typeof(parent.op("->", return_type=JSONB())(name)),
     )
     return case((or_(*doubtful), type_.above_all), else_=found) if doubtful else found

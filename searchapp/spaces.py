@@ -21,7 +21,6 @@ from sqlalchemy import (
     Integer,
     Text,
     and_,
-    bindparam,
     func,
     literal_column,
     select,
@@ -29,14 +28,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, OID, insert
-from sqlalchemy.types import TypeEngine
 
 from searchapp import database, errors, faults, fields, models, partitions
 from searchapp.database import Transaction
 from searchapp.encoders import Model
 from searchapp.fields import Field
 from searchapp.partitions import chunks_table, documents_table, estimated_rows, execute
-from searchapp.wire import quote
+from searchapp.wire import literally, quote
 
 logger = logging.getLogger("searchapp")
 
@@ -250,22 +248,18 @@ def is_current(space: Space) -> ColumnElement[bool]:
     return (
         select(
             and_(
-                *(column == _literally(value, column.type) for column, value in known),
+                *(column == literally(value, column.type) for column, value in known),
                 declared == _jsonb(fields.as_mapping(space.fields)),
             )
         )
         .join(models.Space, models.Space.id == models.Collection.active_space)
-        .where(models.Collection.id == _literally(space.collection_id, Integer()))
+        .where(models.Collection.id == literally(space.collection_id, Integer()))
         .scalar_subquery()
     )
 
 
-def _literally(value: Any, type_: TypeEngine[Any]) -> ColumnElement[Any]:
-    return bindparam(None, value, type_, literal_execute=True, unique=True)
-
-
 def _jsonb(value: dict[str, str]) -> ColumnElement[Any]:
-    return sqlalchemy.cast(_literally(json.dumps(value), Text()), JSONB)
+    return sqlalchemy.cast(literally(json.dumps(value), Text()), JSONB)
 
 
 def names(connection: Connection) -> list[str]:

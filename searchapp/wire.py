@@ -14,14 +14,22 @@ import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
-from sqlalchemy import Dialect
+from sqlalchemy import ColumnElement, Dialect, bindparam
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from searchapp.vectors import Array
 
 # Writes $1 instead of %(name)s: psycopg need not look for placeholders in every statement, and a % is a %.
 RAW_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+
+
+def literally(value: Any, type_: TypeEngine[Any] | None = None) -> ColumnElement[Any]:
+    """A value that stands in the statement itself, where the planner sees it, quoted by the dialect.
+
+    :param type_: None: what SQLAlchemy takes such a value for.
+    """
+    return bindparam(None, value, type_, literal_execute=True, unique=True)
 
 
 class Parameter:

@@ -25,9 +25,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     SQLColumnExpression,
-    String,
     and_,
-    bindparam,
     cast,
     column,
     false,
@@ -42,6 +40,7 @@ from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 
 from searchapp import errors, fields, values
 from searchapp.fields import Field
+from searchapp.wire import literally
 
 MAX_DEPTH = 40
 MAX_CONDITIONS = 1000
@@ -173,12 +172,12 @@ class _Compiler:
 
         :param places: what of the field is compared: itself (empty), its elements (``[*]``), or either.
         """
-        literal = cast(_string(_literal(value)), JSONB)
+        literal = cast(literally(_literal(value)), JSONB)
         found = []
         for path in _paths(field):
             for place in places:
                 # lax mode takes what is no array for an array of one, and a missing field for none: it never raises
-                each = func.jsonb_path_query(self._metadata, cast(_string(path + place), JSONPATH), type_=JSONB)
+                each = func.jsonb_path_query(self._metadata, cast(literally(path + place), JSONPATH), type_=JSONB)
                 value_found = each.column_valued()
                 found.append(select(literal_column("1")).where(value_found == literal).exists())
         return or_(*found)
@@ -232,7 +231,7 @@ class _Compiler:
         return or_(*(self._holds(path + met) for path in _paths(field)))
 
     def _holds(self, path: str) -> ColumnElement[bool]:
-        return self._metadata.bool_op("@?")(cast(_string(path), JSONPATH))
+        return self._metadata.bool_op("@?")(cast(literally(path), JSONPATH))
 
     def _count(self, conditions: int) -> None:
         self._conditions += conditions
@@ -298,11 +297,6 @@ def _paths(field: str) -> list[str]:
     whole = f"$.{_literal(field)}"
     steps = field.split(".")
     return [whole] if len(steps) == 1 else [whole, "$" + "".join(f".{_literal(step)}" for step in steps)]
-
-
-def _string(value: str) -> ColumnElement[str]:
-    """A text that stands in the statement as a literal, quoted by the dialect."""
-    return bindparam(None, value, String, literal_execute=True, unique=True)
 
 
 def _literal(value: Any) -> str:

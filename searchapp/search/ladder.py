@@ -14,12 +14,10 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     ColumnElement,
-    Integer,
     Select,
     String,
     Subquery,
     and_,
-    bindparam,
     distinct,
     false,
     func,
@@ -31,6 +29,8 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import distinct_on
+
+from searchapp.wire import literally
 
 # hnsw.ef_search goes no further.
 MAX_EF_SEARCH = 1000
@@ -206,8 +206,7 @@ def _setting(scan: Scan, ef_search: int, *, when: ColumnElement[bool] | None = N
 
 
 def _set(name: str, value: str) -> ColumnElement[str]:
-    literals = [bindparam(None, text, String, literal_execute=True, unique=True) for text in (name, value)]
-    return func.set_config(*literals, true(), type_=String)
+    return func.set_config(literally(name), literally(value), true(), type_=String)
 
 
 def _enough(scan: Scan, rung: CTE, limit: int, *, or_fewer_than: int | None = None) -> ColumnElement[bool]:
@@ -224,8 +223,3 @@ def _enough(scan: Scan, rung: CTE, limit: int, *, or_fewer_than: int | None = No
         enough = or_(enough, func.count() < literally(or_fewer_than))
     answer = scan.once(select(enough.label("yes")).select_from(rung))
     return select(answer.c.yes).scalar_subquery()
-
-
-def literally(value: int) -> ColumnElement[int]:
-    """A number that stands in the statement itself, where the planner sees it."""
-    return bindparam(None, value, Integer, literal_execute=True, unique=True)

@@ -32,11 +32,11 @@ from sqlalchemy.types import Float
 from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search.filters import compile_filter
-from searchapp.search.ladder import Scan, approximately, exact_is_as_fast, exactly, literally
+from searchapp.search.ladder import Scan, approximately, exact_is_as_fast, exactly
 from searchapp.search.request import as_max_distance, check_limit, check_offset
 from searchapp.spaces import Space
 from searchapp.vectors import is_usable, unusable, why_unusable
-from searchapp.wire import Vector, quote
+from searchapp.wire import Vector, literally, quote
 
 # The least that the index of a caller's own table is asked with: as of a new space.
 OWN_EF_SEARCH = 100
