@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -117,11 +118,22 @@ def temporary_database(server: database.Parameters, template: str) -> Iterator[s
     _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@contextmanager
-def temporary_engine(server: database.Parameters, template: str) -> Iterator[Engine]:
-    """An engine on a copy of a database, for fixtures that last longer than a test."""
-    with temporary_database(server, template) as url, engine_on(url) as engine:
-        yield engine
+def shared_database() -> tuple[Any, Any]:
+    """The fixtures ``engine`` and ``db`` for a module whose tests share one database: what one makes, the others find.
+
+    Put into the module under their names, they stand in for those of each test.
+    """
+
+    @pytest.fixture(scope="module")
+    def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
+        with temporary_database(server, template) as url, engine_on(url) as engine:
+            yield engine
+
+    @pytest.fixture(scope="module")
+    def db(engine: Engine, registry: Registry) -> Client:
+        return Client(engine, registry=registry)
+
+    return engine, db
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,15 +27,7 @@ DOCUMENTS = 1000
 QUERIES = random_vectors(20)
 
 
-@pytest.fixture(scope="module")
-def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
-    with conftest.temporary_engine(server, template) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def db(engine: Engine, registry: Registry) -> Client:
-    return Client(engine, registry=registry)
+engine, db = conftest.shared_database()
 
 
 @pytest.fixture(scope="module")

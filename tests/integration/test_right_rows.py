@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +18,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import searchapp
-from searchapp import database
 from searchapp.client import Client
-from searchapp.encoders.registry import Registry
 from searchapp.search.hits import Hits
 from searchapp.spaces import Space
 from searchapp.vectors import Array
@@ -111,15 +108,7 @@ asked = st.builds(
 )
 
 
-@pytest.fixture(scope="module")
-def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
-    with conftest.temporary_engine(server, template) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def db(engine: Engine, registry: Registry) -> Client:
-    return Client(engine, registry=registry)
+engine, db = conftest.shared_database()
 
 
 @pytest.fixture(scope="module")

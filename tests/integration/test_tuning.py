@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from searchapp import database, errors
+from searchapp import errors
 from searchapp.async_client import AsyncClient
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
@@ -30,15 +29,7 @@ MODEL = "all-MiniLM-L6-v2"
 VECTORS = random_vectors(DOCUMENTS)
 
 
-@pytest.fixture(scope="module")
-def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
-    with conftest.temporary_engine(server, template) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def db(engine: Engine, registry: Registry) -> Client:
-    return Client(engine, registry=registry)
+engine, db = conftest.shared_database()
 
 
 @pytest.fixture(scope="module")

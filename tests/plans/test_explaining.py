@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from searchapp import database, errors
+from searchapp import errors
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.fields import Field
@@ -26,15 +25,7 @@ DOCUMENTS = 8000
 VECTOR = np.ones(384, dtype=np.float32)
 
 
-@pytest.fixture(scope="module")
-def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
-    with conftest.temporary_engine(server, template) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def db(engine: Engine, registry: Registry) -> Client:
-    return Client(engine, registry=registry)
+engine, db = conftest.shared_database()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from sqlalchemy import Engine, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import searchapp
-from searchapp import database
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.search.request import Request
@@ -30,16 +29,12 @@ from tests.plans.explaining import explain
 DOCUMENTS = 8000
 
 
-@pytest.fixture(scope="module")
-def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
-    with conftest.temporary_engine(server, template) as engine:
-        yield engine
+engine, db = conftest.shared_database()
 
 
 @pytest.fixture(scope="module")
-def space(engine: Engine, registry: Registry) -> Space:
+def space(db: Client) -> Space:
     chunks = [each[None] for each in random_vectors(DOCUMENTS)]
-    db = Client(engine, registry=registry)
     return fill(db, "things", chunks, lambda number: {"rare": number % 300, "often": number % 2})
 
 
