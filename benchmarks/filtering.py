@@ -104,7 +104,7 @@ def by_range(bench: Bench) -> Result:
         for declared, name in (("declared", fields.DECLARED), ("undeclared", fields.UNDECLARED))
     }
     kept = {side: each for sides in ranges.values() for side, each in sides.items()}
-    vectors = bench.corpus.query_vectors[: 3 * FEWER]
+    vectors = bench.corpus.query_vectors[: bench.sizes.searches // 5]
     judged = judge_all(bench, kept, vectors)
     sides = {"unfiltered": timed(bench, None, vectors), "exact scan of all": timed(bench, None, vectors, exact=True)}
     sides |= {side: timed(bench, each.filter, vectors) for side, each in kept.items()}

@@ -229,9 +229,7 @@ class Client:
         check_query(query, mode)
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
 
-        def encode(space: Space) -> Array:
-            return self._registry.encode_query(space.model, query)
-
+        encode = partial(self._encode_query, query)
         return self._ask_page(collection, encode, asked, query.encode(), cursor, by_model=True)
 
     def search_many(
@@ -338,10 +336,7 @@ class Client:
         check_query(query, mode)
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
 
-        def encode(space: Space) -> Array:
-            return self._registry.encode_query(space.model, query)
-
-        return self._explain(collection, encode, asked, by_model=True)
+        return self._explain(collection, partial(self._encode_query, query), asked, by_model=True)
 
     def explain_by_vector(
         self,
@@ -626,6 +621,9 @@ class Client:
         encoder = self._registry.encoder(space.model)
         check_revision(space, encoder.model)
         return encoder
+
+    def _encode_query(self, query: str, space: Space) -> Array:
+        return self._registry.encode_query(space.model, query)
 
     def _create(
         self, collection: str, model: Model, chunking: spaces.Chunking, declared: Sequence[Field] = ()
