@@ -51,7 +51,7 @@ def include_name(name: str | None, kind: str, _parents: Any) -> bool:
     """Leave out other schemas, and the partitions: those are data, made by searchapp.spaces."""
     if kind == "schema":
         return name == models.SCHEMA
-    return not (kind == "table" and re.fullmatch(r"(documents|chunks)_\d+", name or ""))
+    return not (kind == "table" and re.fullmatch(r"(documents|postings|chunks)_\d+", name or ""))
 
 
 def drop_version_table(ctx: MigrationContext, heads: set[str], **_: Any) -> None:

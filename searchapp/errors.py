@@ -98,6 +98,14 @@ class CollectionMismatch(SearchAppError):
     """Other chunking or another model than the collection's."""
 
 
+class WordsMissing(SearchAppError):
+    """The collection was made without words, so that it cannot be searched by them."""
+
+
+class RunMissing(SearchAppError):
+    """No such run of an evaluation."""
+
+
 class NotMeasurable(SearchAppError):
     """The recall of a collection cannot be measured now."""
 

@@ -165,6 +165,7 @@ def _drop_collections(connection: Connection, concurrently: bool) -> int:
     retired = select(models.Collection.id).where(models.Collection.state == "retired", ~has_spaces)
     ids = connection.scalars(retired.order_by(models.Collection.id)).all()
     for collection_id in ids:
-        partitions.drop_partition(connection, "documents", f"documents_{collection_id}", concurrently=concurrently)
+        for parent in ("postings", "documents"):
+            partitions.drop_partition(connection, parent, f"{parent}_{collection_id}", concurrently=concurrently)
         connection.execute(sqlalchemy.delete(models.Collection).where(models.Collection.id == collection_id))
     return len(ids)

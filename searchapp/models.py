@@ -1,7 +1,8 @@
 """The tables, all in the schema ``searchapp_data``. The migrations make them; ``alembic check`` compares the two.
 
-``documents`` and ``chunks`` are partitioned: a collection is a partition of documents, a space a partition of chunks
-with its own HNSW index. Those partitions are data, made by :mod:`searchapp.spaces`, and stand in no migration.
+``documents``, ``postings`` and ``chunks`` are partitioned: a collection is a partition of documents and one of
+postings, a space a partition of chunks with its own HNSW index. Those partitions are data, made by
+:mod:`searchapp.spaces`, and stand in no migration.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     Text,
     UniqueConstraint,
     Uuid,
@@ -66,6 +68,10 @@ class Collection(Base):
     """A named set of documents. A retired one has lost its name and waits for its partitions to be dropped.
 
     ``settings`` has the declared fields under ``fields``: by name, their type.
+
+    ``language`` is the text search configuration that its words are read by; None: it has no words. While these are
+    made of documents that were there before, those up to the id ``backfilled_until`` have theirs. ``documents`` and
+    ``mean_length``, how many words a document has on average, are statistics, as BM25 needs them.
     """
 
     __tablename__ = "collections"
@@ -81,6 +87,10 @@ class Collection(Base):
         ForeignKey("spaces.id", use_alter=True, name="collections_active_space_fkey")
     )
     settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    language: Mapped[str | None] = mapped_column(Text)
+    backfilled_until: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    documents: Mapped[float] = mapped_column(server_default="0")
+    mean_length: Mapped[float] = mapped_column(server_default="0")
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 
 
@@ -140,3 +150,52 @@ class Chunk(Base):
     start: Mapped[int] = mapped_column(Integer)
     length: Mapped[int] = mapped_column(Integer)
     embedding: Mapped[list[float]] = mapped_column(VECTOR())
+
+
+class Posting(Base):
+    """That a document has a word, or rather a lexeme: ``frequency`` times, among ``document_length`` in all.
+
+    What BM25 needs stands in the index, so that it is read from there alone.
+    """
+
+    __tablename__ = "postings"
+    __table_args__ = (
+        PrimaryKeyConstraint(
+            "collection_id", "term", "document_id", postgresql_include=["frequency", "document_length"]
+        ),
+        {"postgresql_partition_by": "LIST (collection_id)"},
+    )
+
+    # in this order a row has no gaps
+    collection_id: Mapped[int] = mapped_column(Integer, autoincrement=False)
+    document_length: Mapped[int] = mapped_column(Integer)
+    frequency: Mapped[int] = mapped_column(Integer)
+    term: Mapped[str] = mapped_column(Text(collation="C"))
+    document_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+
+
+class Run(Base):
+    """One evaluation of a collection on labelled data; ``p50`` and ``p95`` are milliseconds of its searches."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    dataset: Mapped[str] = mapped_column(Text)
+    collection: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(Text)
+    mode: Mapped[str] = mapped_column(Text)
+    measures: Mapped[dict[str, float]] = mapped_column(JSONB)
+    p50: Mapped[float] = mapped_column()
+    p95: Mapped[float] = mapped_column()
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+
+
+class JudgedQuery(Base):
+    """A query of a run, and what was measured of its hits."""
+
+    __tablename__ = "judged_queries"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    query_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    query: Mapped[str] = mapped_column(Text)
+    measures: Mapped[dict[str, float]] = mapped_column(JSONB)

@@ -1,4 +1,5 @@
-"""Partitions: a collection's of ``documents``, a space's of ``chunks``. Their DDL, none of which is Alembic's.
+"""Partitions: a collection's of ``documents`` and ``postings``, a space's of ``chunks``. Their DDL, none of which is
+Alembic's.
 
 They are made as plain tables and attached empty: ``CREATE TABLE ... PARTITION OF`` would lock every search of every
 collection.
@@ -31,6 +32,11 @@ def documents_table(collection_id: int) -> sql.Identifier:
     return sql.Identifier(models.SCHEMA, f"documents_{collection_id}")
 
 
+def postings_table(collection_id: int) -> sql.Identifier:
+    """The partition of a collection's postings."""
+    return sql.Identifier(models.SCHEMA, f"postings_{collection_id}")
+
+
 def chunks_table(space_id: int) -> sql.Identifier:
     """The partition of a space's chunks."""
     return sql.Identifier(models.SCHEMA, f"chunks_{space_id}")
@@ -43,6 +49,13 @@ def attach_documents(connection: Connection, collection_id: int) -> None:
     # At the default of 100 the planner misjudged small values of a filter (a section of 354 among 63,000).
     execute(connection, "ALTER TABLE {table} ALTER COLUMN metadata SET STATISTICS 1000", table=table)
     _attach(connection, "documents", table, collection_id)
+
+
+def attach_postings(connection: Connection, collection_id: int) -> None:
+    """Make the partition of a collection's postings."""
+    table = postings_table(collection_id)
+    execute(connection, "CREATE TABLE {table} (LIKE searchapp_data.postings INCLUDING ALL)", table=table)
+    _attach(connection, "postings", table, collection_id)
 
 
 def create_field_index(connection: Connection, collection_id: int, field: Field, *, concurrently: bool) -> None:
@@ -186,6 +199,16 @@ def analyze(connection: Connection, table: sql.Identifier, columns: Sequence[str
     named = sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Identifier, columns))) if columns else sql.SQL("")
     execute(connection, "ANALYZE {table} {columns}", table=table, columns=named)
     return True
+
+
+def vacuum_postings(connection: Connection, collection_id: int) -> None:
+    """Note which pages of a collection's postings all see, so that searches read their index alone.
+
+    Another process that is at it does as well, and so does autovacuum, later.
+
+    :param connection: in autocommit.
+    """
+    execute(connection, "VACUUM (SKIP_LOCKED) {table}", table=postings_table(collection_id))
 
 
 def analyze_ids(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """Collections and their spaces: create, find, describe, index.
 
-A collection is a partition of ``documents``, a space a partition of ``chunks`` with its own HNSW index.
+A collection is a partition of ``documents`` and, where it has words, one of ``postings``; a space is a partition of
+``chunks`` with its own HNSW index.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import dataclasses
 import json
 import logging
 import re
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,7 +35,7 @@ from searchapp import database, errors, faults, fields, models, partitions
 from searchapp.database import Transaction
 from searchapp.encoders import Model
 from searchapp.fields import Field
-from searchapp.partitions import chunks_table, documents_table, estimated_rows, execute
+from searchapp.partitions import chunks_table, documents_table, estimated_rows, execute, postings_table
 from searchapp.wire import literally, quote
 
 logger = logging.getLogger("searchapp")
@@ -43,6 +45,11 @@ MAX_DIMENSIONS = 2000
 
 # How often DDL comes again that has waited for a lock for too long.
 LOCK_ATTEMPTS = 3
+
+# Of the postings, though collection_id is one value: see _analyze.
+POSTINGS_ANALYZED = ("collection_id", "term", "document_id")
+# So many postings are counted in a tenth of a second.
+COUNTED_AT_ONCE = 1_000_000
 
 # The names of our own views for analysts, the later ones too: a collection's view will bear the collection's name.
 RESERVED = frozenset(
@@ -69,8 +76,10 @@ class Space:
     """One collection as seen by one model: what a query builder needs to know.
 
     ``indexed`` is False until the HNSW index is made. ``vector_schema`` is where pgvector's type and operators stand,
-    ``vector_oid`` that type's number in this database. ``fields`` are the collection's declared ones.
-    ``chunks_per_document`` and ``chunks``, 0 where that is not known, are statistics, refreshed with every ingest.
+    ``vector_oid`` that type's number in this database. ``fields`` are the collection's declared ones, ``language`` is
+    the text search configuration that its words are read by, None where it has none; until ``words_complete`` some
+    documents lack theirs. ``chunks_per_document`` and ``chunks``, 0 where that is not known, are statistics, refreshed
+    with every ingest.
     """
 
     id: int
@@ -85,15 +94,18 @@ class Space:
     chunks_per_document: float
     chunks: float
     fields: tuple[Field, ...]
+    language: str | None
+    words_complete: bool
     vector_schema: str
     vector_oid: int
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """What ``collection show`` says; ``bytes`` counts documents, chunks and all their indexes.
+    """What ``collection show`` says; ``bytes`` counts documents, words, chunks and all their indexes.
 
-    ``recall`` is what ``searchapp tune`` measured at ``measured_at`` with that ``ef_search``; None: not measured.
+    ``language`` is what its words are read by, None where it has none. ``recall`` is what ``searchapp tune`` measured
+    at ``measured_at`` with that ``ef_search``; None: not measured.
     """
 
     name: str
@@ -101,6 +113,8 @@ class CollectionInfo:
     dimensions: int
     chunking: str
     fields: dict[str, str]
+    language: str | None
+    words_complete: bool
     documents: int
     chunks: int
     indexed: bool
@@ -122,11 +136,19 @@ def check_name(name: str) -> str:
     reserved = name in RESERVED or name.endswith("_status")
     if re.fullmatch(r"[a-z][a-z0-9_]{0,50}", name) and not reserved:
         return name
-    near = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_").lstrip("0123456789_")[:40] or "documents"
-    if near in RESERVED or near.endswith("_status"):
-        near = f"{near}_documents"
+    near = valid_name(name)
     reason = "is reserved" if reserved else "is not allowed: a to z, 0 to 9 and _, a letter first, at most 51"
     raise errors.InvalidName(f"the collection name {name!r} {reason}; {near} would do")
+
+
+def valid_name(name: str) -> str:
+    """A name for a collection that is like this one, and allowed.
+
+    >>> valid_name("My articles!")
+    'my_articles'
+    """
+    near = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_").lstrip("0123456789_")[:40] or "documents"
+    return f"{near}_documents" if near in RESERVED or near.endswith("_status") else near
 
 
 def default_chunking(model: Model) -> Chunking:
@@ -156,11 +178,12 @@ def create(
     chunking: Chunking,
     vector_schema: str,
     declared: Sequence[Field] = (),
+    language: str | None = None,
 ) -> Space:
-    """Create a collection with its partition of documents, its first space and that space's partition of chunks.
+    """Create a collection with its partitions of documents and postings, its first space and that space's of chunks.
 
     :param declared: fields that get an index each.
-
+    :param language: what its words are read by, as :func:`language_of` gives it; None: it has no words.
     :raises errors.CollectionExists: it is there already, perhaps made by another process a moment ago.
     """
     check_name(name)
@@ -170,7 +193,7 @@ def create(
         )
     collection_id = connection.scalar(
         insert(models.Collection)
-        .values(name=name, settings={"fields": fields.as_mapping(declared)})
+        .values(name=name, settings={"fields": fields.as_mapping(declared)}, language=language)
         .on_conflict_do_nothing(index_elements=["name"], index_where=models.Collection.state == "ready")
         .returning(models.Collection.id)
     )
@@ -190,6 +213,8 @@ def create(
     partitions.attach_documents(connection, collection_id)
     for field in declared:
         partitions.create_field_index(connection, collection_id, field, concurrently=False)
+    if language is not None:
+        partitions.attach_postings(connection, collection_id)
     partitions.attach_chunks(connection, space_id, model.dimensions, vector_schema)
     return find(connection, name, vector_schema)
 
@@ -217,6 +242,8 @@ def find(connection: Connection, name: str, vector_schema: str) -> Space:
             models.Space.chunks_per_document,
             models.Space.chunks,
             models.Collection.settings["fields"].label("fields"),
+            models.Collection.language,
+            models.Collection.backfilled_until.is_(None).label("words_complete"),
             sqlalchemy.cast(func.to_regtype(f"{quote(vector_schema)}.vector"), OID).label("vector_oid"),
         )
     ).one_or_none()
@@ -250,6 +277,8 @@ def is_current(space: Space) -> ColumnElement[bool]:
             and_(
                 *(column == literally(value, column.type) for column, value in known),
                 declared == _jsonb(fields.as_mapping(space.fields)),
+                _is(models.Collection.language, space.language),
+                models.Collection.backfilled_until.is_(None) == literally(space.words_complete),
             )
         )
         .join(models.Space, models.Space.id == models.Collection.active_space)
@@ -258,8 +287,63 @@ def is_current(space: Space) -> ColumnElement[bool]:
     )
 
 
+def _is(column: Any, value: str | None) -> ColumnElement[bool]:
+    return column.is_(None) if value is None else func.coalesce(column, literally("")) == literally(value)
+
+
 def _jsonb(value: dict[str, str]) -> ColumnElement[Any]:
     return sqlalchemy.cast(literally(json.dumps(value), Text()), JSONB)
+
+
+def language_of(connection: Connection, name: str) -> str:
+    """The text search configuration of that name, as a collection keeps it; one in another schema is ``schema.name``.
+
+    :raises errors.InvalidInput: there is none; the message has the near ones.
+    """
+    statement = text(
+        "SELECT CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE quote_ident(n.nspname) || '.' END"
+        " || quote_ident(c.cfgname)"
+        " FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace ORDER BY 1"
+    )
+    known = list(connection.scalars(statement))
+    for wanted in (name, name.lower()):
+        if wanted in known:
+            return wanted
+    raise errors.InvalidInput(
+        f"no text search configuration {name!r} in this database; {database.near(name.lower(), known)}"
+    )
+
+
+def give_words(connection: Connection, space: Space, language: str) -> Space:
+    """Let a collection have words from now on; those of the documents that are there, a backfill makes.
+
+    :param language: as :func:`language_of` gives it.
+    :return: the space as it is now.
+    :raises errors.CollectionMismatch: it has words already, read as another language.
+    :raises errors.LockNotAvailable: somebody's open transaction has written to it.
+    """
+    execute(connection, f"SET LOCAL lock_timeout = '{partitions.LOCK_TIMEOUT}'")
+    # waits for those who write to it, and who do not know yet that their documents are to have words
+    documents = documents_table(space.collection_id)
+    execute(connection, "LOCK TABLE {documents} IN SHARE ROW EXCLUSIVE MODE", documents=documents)
+    space = find(connection, space.collection, space.vector_schema)
+    if space.language is None:
+        partitions.attach_postings(connection, space.collection_id)
+        statement = update(models.Collection).where(models.Collection.id == space.collection_id)
+        connection.execute(statement.values(language=language, backfilled_until=uuid.UUID(int=0)))
+    elif space.language != language:
+        raise errors.CollectionMismatch(
+            f"the words of {space.collection} are read as {space.language}; {language} needs another collection"
+        )
+    return find(connection, space.collection, space.vector_schema)
+
+
+def finish_words(connection: Connection, space: Space) -> None:
+    """Note that every document of a collection has its words, and count them."""
+    partitions.analyze(connection, postings_table(space.collection_id), POSTINGS_ANALYZED)
+    count_words(connection, space)
+    statement = update(models.Collection).where(models.Collection.id == space.collection_id)
+    connection.execute(statement.values(backfilled_until=None))
 
 
 def names(connection: Connection) -> list[str]:
@@ -276,7 +360,8 @@ def describe(connection: Connection, space: Space) -> CollectionInfo:
         text(
             "SELECT (SELECT count(*) FROM searchapp_data.documents WHERE collection_id = :collection_id),"
             " (SELECT count(*) FROM searchapp_data.chunks WHERE space_id = :space_id),"
-            " pg_total_relation_size(CAST(:documents AS regclass)) + pg_total_relation_size(CAST(:chunks AS regclass)),"
+            " pg_total_relation_size(CAST(:documents AS regclass)) + pg_total_relation_size(CAST(:chunks AS regclass))"
+            "  + coalesce(pg_total_relation_size(to_regclass(:postings)), 0),"
             " (SELECT created_at FROM searchapp_data.collections WHERE id = :collection_id),"
             " (SELECT recall FROM searchapp_data.spaces WHERE id = :space_id),"
             " (SELECT measured_at FROM searchapp_data.spaces WHERE id = :space_id)"
@@ -286,6 +371,7 @@ def describe(connection: Connection, space: Space) -> CollectionInfo:
             "space_id": space.id,
             "documents": partitions.as_text(documents_table(space.collection_id)),
             "chunks": partitions.as_text(chunks_table(space.id)),
+            "postings": partitions.as_text(postings_table(space.collection_id)),
         },
     ).one()
     return CollectionInfo(
@@ -294,6 +380,8 @@ def describe(connection: Connection, space: Space) -> CollectionInfo:
         dimensions=space.dimensions,
         chunking=str(space.chunking),
         fields=fields.as_mapping(space.fields),
+        language=space.language,
+        words_complete=space.words_complete,
         documents=documents,
         chunks=chunks,
         indexed=space.indexed,
@@ -351,15 +439,45 @@ def _lacks_index(connection: Connection, space: Space) -> bool:
     return building and bool(execute(connection, filled, chunks=chunks_table(space.id)).scalar())
 
 
-def refresh_statistics(connection: Connection, space: Space, written: int) -> None:
-    """Refresh what the planner and the searches know, if a load wrote at least one document in a hundred.
+def refresh_statistics(connection: Connection, space: Space, written: int) -> bool:
+    """Refresh what the planner and the searches know, if at least one document in a hundred was written or deleted.
 
     The rest is left to autovacuum, of which the searches learn where it makes a difference.
+
+    :return: whether it was so many.
     """
-    if written * 100 >= estimated_rows(connection, documents_table(space.collection_id)):
+    many = written * 100 >= estimated_rows(connection, documents_table(space.collection_id))
+    if many:
         _analyze(connection, space)
     elif not space.chunks / 2 <= estimated_rows(connection, chunks_table(space.id)) <= space.chunks * 2:
         _note_sizes(connection, space)
+    if space.language is not None and (many or _counts_are_old(connection, space)):
+        count_words(connection, space)
+    return many
+
+
+def _counts_are_old(connection: Connection, space: Space) -> bool:
+    """Whether to count anew what BM25 needs: in a moment, or because one document in a hundred came or went."""
+    if estimated_rows(connection, postings_table(space.collection_id)) < COUNTED_AT_ONCE:
+        return True
+    counted = select(models.Collection.documents).where(models.Collection.id == space.collection_id)
+    known = connection.scalar(counted) or 0
+    return abs(estimated_rows(connection, documents_table(space.collection_id)) - known) > known / 100
+
+
+def count_words(connection: Connection, space: Space) -> None:
+    """Count what BM25 needs to know of a collection: how many documents it has, and how many words these have.
+
+    Reads an index of all postings. Nothing is counted document by document: two writers would wait for each other.
+    """
+    statement = text(
+        "WITH d AS (SELECT count(*) AS n FROM searchapp_data.documents WHERE collection_id = :collection_id),"
+        " w AS (SELECT CAST(sum(frequency) AS float8) AS n FROM searchapp_data.postings"
+        "       WHERE collection_id = :collection_id)"
+        " UPDATE searchapp_data.collections SET documents = d.n, mean_length = coalesce(w.n / nullif(d.n, 0), 0)"
+        " FROM d, w WHERE id = :collection_id"
+    )
+    connection.execute(statement, {"collection_id": space.collection_id})
 
 
 def _analyze(connection: Connection, space: Space) -> None:
@@ -372,6 +490,8 @@ def _analyze(connection: Connection, space: Space) -> None:
         partitions.analyze(connection, documents_table(space.collection_id)),
         partitions.analyze(connection, chunks_table(space.id), ("space_id", "document_id", "position")),
     ]
+    if space.language is not None:
+        partitions.analyze(connection, postings_table(space.collection_id), POSTINGS_ANALYZED)
     partitions.analyze_ids(connection)
     if all(analyzed):
         _note_sizes(connection, space)

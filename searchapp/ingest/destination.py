@@ -11,19 +11,27 @@ from searchapp.encoders import Model, weights
 from searchapp.encoders.registry import Registry
 from searchapp.spaces import Chunking, Space
 
+DEFAULT_LANGUAGE = "english"
+
 
 @dataclass(frozen=True, slots=True)
 class Destination:
     """A collection that documents are put into.
 
+    :param language: what its words are read by; None: as it was made, or by the default.
+    :param words: whether it has words at all; None: as it was made, or yes.
     :param find: looks its active space up; raises errors.CollectionMissing.
     :param create: makes it; raises errors.CollectionExists.
+    :param check_language: raises errors.InvalidInput where the database does not know it.
     """
 
     collection: str
     registry: Registry
+    language: str | None
+    words: bool | None
     find: Callable[[], Space]
     create: Callable[[Model, Chunking], Space]
+    check_language: Callable[[str], object]
 
     def check(self, model: str | None, chunk_tokens: int | None) -> None:
         """Check that documents may be encoded so, before the first is read.
@@ -33,8 +41,7 @@ class Destination:
         :raises errors.InvalidName, errors.InvalidInput: a name or a number of tokens that cannot be.
         :raises errors.CollectionMismatch: the collection was made with another model, or cuts otherwise.
         """
-        spaces.check_name(self.collection)
-        space = self._existing()
+        space = self._checked()
         if space is None:
             if chunk_tokens is not None:
                 chunking_for(chunk_tokens, self.registry.model(model or weights.DEFAULT))
@@ -64,7 +71,7 @@ class Destination:
         :raises errors.InvalidName: a name that cannot be.
         :raises errors.CollectionMismatch: the collection was made with another model.
         """
-        spaces.check_name(self.collection)
+        self._checked()
         described = self._made_with(model) or self.registry.known(model)
         return None if described is None else described.dimensions
 
@@ -79,6 +86,29 @@ class Destination:
         )
         return self._made_with(model) or self.create(described, Chunking(0))
 
+    def _checked(self) -> Space | None:
+        """The collection as it is; its name could be one, and its words are as they are asked for."""
+        spaces.check_name(self.collection)
+        asked = language_for(self.language, self.words)
+        space = self._existing()
+        if space is None:
+            if asked is not None:
+                self.check_language(asked)
+        elif self.words is False and space.language is not None:
+            raise errors.CollectionMismatch(
+                f"the collection {self.collection} has words ({space.language}); what is to have none needs another"
+            )
+        elif self.language is not None and space.language is None:
+            raise errors.CollectionMismatch(
+                f"the collection {self.collection} was made without words; make them:"
+                f" searchapp index words --collection {self.collection} --language {self.language}"
+            )
+        elif self.language is not None and self.language.lower() != (space.language or "").lower():
+            raise errors.CollectionMismatch(
+                f"the words of {self.collection} are read as {space.language}; {self.language} needs another collection"
+            )
+        return space
+
     def _existing(self) -> Space | None:
         try:
             return self.find()
@@ -90,6 +120,18 @@ class Destination:
         if space is not None and space.model != weights.canonical_name(model):
             raise _another_model(space)
         return space
+
+
+def language_for(language: str | None, words: bool | None) -> str | None:
+    """What the words of a new collection are read by, None where it has none.
+
+    :raises errors.InvalidInput: a language was given, and no words wanted.
+    """
+    if words is False:
+        if language is not None:
+            raise errors.InvalidInput(f"without words there is nothing to read as {language}; leave one of both out")
+        return None
+    return language or DEFAULT_LANGUAGE
 
 
 def chunking_for(chunk_tokens: int | None, model: Model) -> Chunking:

@@ -64,8 +64,9 @@ class Ingestion:
     :param open_space: creates or finds the space; called when the first sound row has been read, so that an unreadable
         source leaves no empty collection.
     :param on_rejected: told of each faulty row; None: the first one ends the run by ``errors.RowRejected``.
-    :param own_transactions: False where all happens in one transaction of the caller's: then nothing is done at the
-        same time, and index and statistics are left to the next ingest or ``db maintain``: others would wait for them.
+    :param vacuum: lets the collection's words be read from their index alone; None where all happens in one transaction
+        of the caller's: then nothing is done at the same time, and index and statistics are left to the next ingest or
+        ``db maintain``: others would wait for them.
     """
 
     def __init__(
@@ -76,13 +77,14 @@ class Ingestion:
         *,
         on_rejected: Callable[[Rejected], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-        own_transactions: bool = True,
+        vacuum: Callable[[Space], None] | None,
     ) -> None:
         self._transaction = transaction
         self._open_space = open_space
         self._encoder = encoder
         self._on_rejected = on_rejected
-        self._own_transactions = own_transactions
+        self._own_transactions = vacuum is not None
+        self._vacuum = vacuum
         self._on_progress = on_progress or (lambda _: None)
         self._accepted: set[str] = set()
         self._kept: set[str] = set()  # keys of rejected rows: their documents are not pruned
@@ -124,9 +126,16 @@ class Ingestion:
         batches = (load.prepare(self._batch, space, batch, encoder, empty=empty) for batch in load.batches(documents))
         for prepared in _ahead(batches) if self._own_transactions else batches:
             total += load.write(self._batch, space, prepared, encoder)
+            if not self._written and total.documents:
+                self._count_words(space)  # searches by words need some idea
             self._written = total.documents
             self._on_progress(Progress(total.documents + total.unchanged))
         return total
+
+    def _count_words(self, space: Space) -> None:
+        if self._own_transactions and space.language is not None:
+            with self._transaction() as connection:
+                spaces.count_words(connection, space)
 
     @contextmanager
     def _batch(self) -> Iterator[Connection]:
@@ -150,7 +159,9 @@ class Ingestion:
             with self._transaction() as connection:
                 # its commit is waited for, and so are those before it
                 connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'searchapp', 'ingested')")
-                spaces.refresh_statistics(connection, space, self._written)
+                fresh = spaces.refresh_statistics(connection, space, self._written)
+            if fresh and self._vacuum is not None:
+                self._vacuum(space)
 
     def _summary(self, total: load.Loaded, started: float) -> Summary:
         seconds = round(time.monotonic() - started, 3)
@@ -194,7 +205,11 @@ class Ingestion:
                 "more than half; if that is meant, say so (--yes)",
                 dataclasses.replace(summary, not_pruned="more than half of the collection"),
             )
-        return dataclasses.replace(summary, pruned=delete_in_batches(self._transaction, space, lacking))
+        pruned = delete_in_batches(self._transaction, space, lacking)
+        if self._own_transactions and pruned:
+            with self._transaction() as connection:
+                spaces.refresh_statistics(connection, space, pruned)
+        return dataclasses.replace(summary, pruned=pruned)
 
     def _is_empty(self, space: Space) -> bool:
         with self._transaction() as connection:

@@ -1,4 +1,4 @@
-"""Writing documents: one transaction changes a document and its chunks, so text and vectors always agree."""
+"""Writing documents: one transaction changes a document, its words and its chunks, so that they always agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Select, select, text
 from searchapp import faults, models
 from searchapp.database import Transaction
 from searchapp.encoders import Encoder
-from searchapp.ingest import packing
+from searchapp.ingest import packing, words
 from searchapp.ingest.chunking import Chunker
 from searchapp.ingest.documents import Document
 from searchapp.spaces import Space
@@ -164,7 +164,7 @@ def write(transaction: Transaction, space: Space, prepared: Prepared, encoder: C
     """Write a prepared batch: what changed, then what was relabelled, in transactions with one order of locks each."""
     if prepared.changed:
         with transaction() as connection:
-            if not (prepared.new and _insert(connection, prepared)):
+            if not (prepared.new and _insert(connection, space, prepared)):
                 _replace(connection, space, prepared)
             faults.point("before-commit")
     updated: set[bytes] = set()
@@ -300,8 +300,9 @@ def _packed_documents(space: Space, rows: list[Row]) -> bytes:
     )
 
 
-def _insert(connection: Connection, prepared: Prepared) -> bool:
-    """Copy documents, none of which was there, and their chunks straight into their tables; say whether that went well.
+def _insert(connection: Connection, space: Space, prepared: Prepared) -> bool:
+    """Copy documents, none of which was there, and their chunks straight into their tables, and make their words; say
+    whether that went well.
 
     They are in the order of their ids, which keeps writers from deadlocking here, too.
     """
@@ -311,13 +312,18 @@ def _insert(connection: Connection, prepared: Prepared) -> bool:
             packing.copy(connection, documents, [prepared.documents])
             faults.point("between-documents-and-chunks")
             packing.copy(connection, f"searchapp_data.chunks ({packing.CHUNK_COLUMNS})", prepared.chunks)
+            words.add(connection, space.collection_id, _as_uuids(prepared.changed))
     except psycopg.errors.UniqueViolation:  # another writer has put one of them in meanwhile
         return False
     return True
 
 
 def _replace(connection: Connection, space: Space, prepared: Prepared) -> None:
-    """Write new and changed documents, in the order of their ids, with their chunks, by way of temporary tables."""
+    """Write new and changed documents with their words and chunks, by way of temporary tables.
+
+    New documents are put in and the others locked by one statement, in the order of their ids, which keeps writers from
+    deadlocking: an update that keeps no row, but locks each. What was stored is needed once more, to find its words.
+    """
     connection.exec_driver_sql(
         "CREATE TEMPORARY TABLE staged_documents"
         " (collection_id int, id uuid, key text, title text, text text, metadata jsonb, content_hash bytea)"
@@ -329,14 +335,25 @@ def _replace(connection: Connection, space: Space, prepared: Prepared) -> None:
     packing.copy(connection, "pg_temp.staged_documents", [prepared.documents])
     packing.copy(connection, "pg_temp.staged_chunks", prepared.chunks)
     faults.point("after-staging")
-    connection.exec_driver_sql(
+    ids = _as_uuids(prepared.changed)
+    inserted = connection.exec_driver_sql(
         f"INSERT INTO searchapp_data.documents AS d ({packing.DOCUMENT_COLUMNS})"
         f" SELECT {packing.DOCUMENT_COLUMNS} FROM pg_temp.staged_documents ORDER BY id"
-        " ON CONFLICT (collection_id, id) DO UPDATE SET title = excluded.title, text = excluded.text,"
-        "  metadata = excluded.metadata, content_hash = excluded.content_hash, updated_at = now()"
+        " ON CONFLICT (collection_id, id) DO UPDATE SET key = excluded.key WHERE false RETURNING id"
     )
+    new = set(inserted.scalars())
+    if stored := [each for each in ids if each not in new]:
+        words.remove(connection, space.collection_id, stored)
+        connection.exec_driver_sql(
+            "UPDATE searchapp_data.documents d SET title = n.title, text = n.text, metadata = n.metadata,"
+            "  content_hash = n.content_hash, updated_at = now()"
+            " FROM pg_temp.staged_documents n"
+            f" WHERE d.collection_id = {space.collection_id} AND d.id = n.id AND d.id = ANY(%s)",
+            (stored,),
+        )
+    words.add(connection, space.collection_id, ids)
     faults.point("between-documents-and-chunks")
-    _delete_chunks(connection, space, [uuid.UUID(bytes=each) for each in prepared.changed])
+    _delete_chunks(connection, space, ids)
     connection.exec_driver_sql(
         f"INSERT INTO searchapp_data.chunks ({packing.CHUNK_COLUMNS})"
         f" SELECT {packing.CHUNK_COLUMNS} FROM pg_temp.staged_chunks"
@@ -344,8 +361,12 @@ def _replace(connection: Connection, space: Space, prepared: Prepared) -> None:
     connection.exec_driver_sql("DROP TABLE pg_temp.staged_documents, pg_temp.staged_chunks")
 
 
+def _as_uuids(ids: Sequence[bytes]) -> list[uuid.UUID]:
+    return [uuid.UUID(bytes=each) for each in ids]
+
+
 def delete(connection: Connection, space: Space, ids: Sequence[uuid.UUID], matching: Select[Any] | None = None) -> int:
-    """Delete documents and all their chunks.
+    """Delete documents with their words and all their chunks.
 
     :param matching: a statement with a column ``id``: only what it still gives, once locked, is deleted.
     :return: how many documents there were.
@@ -353,6 +374,7 @@ def delete(connection: Connection, space: Space, ids: Sequence[uuid.UUID], match
     found = lock_documents(connection, space.collection_id, ids)
     if matching is not None:
         found = list(connection.scalars(matching.where(matching.selected_columns.id.in_(found))))
+    words.remove(connection, space.collection_id, found)
     _delete_chunks(connection, space, found)
     connection.execute(
         text("DELETE FROM searchapp_data.documents WHERE collection_id = :collection_id AND id = ANY(:ids)"),

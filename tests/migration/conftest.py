@@ -60,4 +60,14 @@ def tables(url: str) -> set[str]:
     return {name for (name,) in execute(url, statement)}
 
 
-TABLES = {"alembic_version", "models", "collections", "spaces", "documents", "chunks"}
+TABLES = {
+    "alembic_version",
+    "models",
+    "collections",
+    "spaces",
+    "documents",
+    "chunks",
+    "postings",
+    "runs",
+    "judged_queries",
+}

@@ -85,7 +85,7 @@ def test_waiting_deployment_holds_no_snapshot(empty_url: str) -> None:
         holder.execute("CREATE INDEX CONCURRENTLY ON public.things (id)")
         assert waiting.poll() is None
         holder.execute(f"SELECT pg_advisory_unlock({LOCK})".encode())
-        assert waiting.communicate(timeout=30) == ("migrated from nothing to 0002\n", "")
+        assert waiting.communicate(timeout=30) == (f"migrated from nothing to {database.REVISION}\n", "")
         assert waiting.returncode == 0
 
 
