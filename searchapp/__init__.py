@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from searchapp.search.explanation import Explanation as Explanation
     from searchapp.search.hits import Hit as Hit
     from searchapp.search.hits import Hits as Hits
+    from searchapp.search.hybrid import hybrid as hybrid
+    from searchapp.search.lexical import words as words
     from searchapp.search.nearest import nearest as nearest
     from searchapp.spaces import Space as Space
 
@@ -46,7 +48,9 @@ _PLACES = {
     "connect": "searchapp.connecting",
     "connect_async": "searchapp.async_client",
     "documents": "searchapp.search.documents",
+    "hybrid": "searchapp.search.hybrid",
     "nearest": "searchapp.search.nearest",
+    "words": "searchapp.search.lexical",
 }
 __all__ = [
     "AsyncClient",
@@ -62,8 +66,10 @@ __all__ = [
     "connect_async",
     "documents",
     "errors",
+    "hybrid",
     "nearest",
     "orm",
+    "words",
 ]
 
 

@@ -92,7 +92,10 @@ class AsyncClient:
     drop_field = _in_thread(Client.drop_field)
     drop_collection = _in_thread(Client.drop_collection)
     maintain = _in_thread(Client.maintain)
+    make_words = _in_thread(Client.make_words)
     tune = _in_thread(Client.tune)
+    evaluate = _in_thread(Client.evaluate)
+    compare = _in_thread(Client.compare)
 
     async def _run(self, work: Callable[[Client], R]) -> R:
         def connect_and_work() -> R:

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine, func, select
 
-from searchapp import database, errors, maintenance, spaces, values
+from searchapp import database, errors, maintenance, partitions, spaces, values
 from searchapp.database import Reader
 from searchapp.encoders import Encoder, Model, weights
 from searchapp.encoders.registry import Registry
-from searchapp.evaluation import tuning
+from searchapp.evaluation import beir, runs, tuning
+from searchapp.evaluation.runs import Comparison, Evaluated
 from searchapp.evaluation.tuning import Measured, Tuned
 from searchapp.fields import Field, declare, from_mapping
-from searchapp.ingest import ingestion, load
-from searchapp.ingest.destination import Destination, check_revision, chunking_for
-from searchapp.ingest.documents import Document, Rejected
+from searchapp.ingest import backfill, ingestion, load
+from searchapp.ingest.backfill import Backfilled
+from searchapp.ingest.destination import (
+    DEFAULT_LANGUAGE,
+    Destination,
+    check_revision,
+    chunking_for,
+    language_for,
+)
+from searchapp.ingest.documents import Document, Fields, Rejected
 from searchapp.ingest.embedded import Embedded, Rows, check_lengths
 from searchapp.ingest.ingestion import Ingestion, Progress, Summary
 from searchapp.ingest.objects import Objects
-from searchapp.ingest.readers import Source
-from searchapp.search import asking, explaining
-from searchapp.search import cursor as cursors
+from searchapp.ingest.readers import Source, open_source
 from searchapp.search import documents as document_builder
 from searchapp.search import nearest as nearest_builder
-from searchapp.search.explaining import Trial
+from searchapp.search.answering import Answering, Given, Typed
 from searchapp.search.explanation import Explanation
-from searchapp.search.hits import Hit, Hits, Took
-from searchapp.search.matrix import Row
-from searchapp.search.request import MODES, Request, check_query, request
+from searchapp.search.hits import Hits
+from searchapp.search.hybrid import fusion as fused_by
+from searchapp.search.request import check_mode, check_query, request
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
 
@@ -75,7 +81,8 @@ class Client:
         self._reader = Reader(source, kept=database.KEPT_READY if dispose else 0)
         self._vector_schema: str | None = None
         self._registry = registry
-        self._spaces: dict[str, Space] = {}  # as each was seen last; a search asks whether it still is so
+        self._spaces: dict[str, Space] = {}  # as each was seen last
+        self._answering = Answering(self._reader, self.space, self._spaces, self._encoder, self._encode)
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +107,8 @@ class Client:
         collection: str,
         model: str | None = None,
         chunk_tokens: int | None = None,
+        language: str | None = None,
+        words: bool | None = None,
         prune: bool = False,
         yes: bool = False,
         on_rejected: Callable[[Rejected], None] | None = None,
@@ -111,12 +120,14 @@ class Client:
         :param model: what encodes them; default the collection's, or all-MiniLM-L6-v2.
         :param chunk_tokens: how long passages are; 0: one a document; default the collection's, or what the model
         reads.
+        :param language: the text search configuration that a new collection's words are read by; default english.
+        :param words: False: a new collection has no words, and is searched by vectors alone; None: as it was made.
         :param prune: afterwards delete what ``documents`` lacks; over half of a collection only with ``yes``.
         :param on_rejected: told of each faulty document; without it the first one raises.
         :raises errors.RowRejected: a document is faulty; those before it may be in.
         :raises errors.CollectionMismatch: the collection has another model or other chunking.
         """
-        destination = self._destination(collection)
+        destination = self._destination(collection, language, words)
         destination.check(model, chunk_tokens)
         run = self._ingestion(lambda: destination.open(model, chunk_tokens), on_rejected, on_progress)
         return run.run(_rows(documents), prune=prune, yes=yes)
@@ -128,6 +139,8 @@ class Client:
         *,
         collection: str,
         model: str,
+        language: str | None = None,
+        words: bool | None = None,
         prune: bool = False,
         yes: bool = False,
         on_rejected: Callable[[Rejected], None] | None = None,
@@ -141,12 +154,13 @@ class Client:
         :param vectors: one for each document, in order: shape (n_documents, dimensions), or an iterable; None where
             the documents bring them, as a source opened with ``Fields(embedding=...)`` does.
         :param model: what made them, by its name; searches by text need that model here, searches by vector do not.
+        :param language, words: as for :meth:`ingest`.
         :param on_rejected: told of each faulty document or vector; without it the first one raises.
         :raises errors.RowRejected: a document or its vector is faulty; those before it may be in.
         :raises errors.InvalidInput, errors.ModelMismatch: not as many vectors as documents; other dimensions.
         :raises errors.CollectionMismatch: the collection has another model.
         """
-        destination = self._destination(collection)
+        destination = self._destination(collection, language, words)
         dimensions = destination.dimensions_of(model)
         check_lengths(documents, vectors)
         rows = Embedded(_rows(documents), vectors, dimensions)
@@ -185,7 +199,11 @@ class Client:
                 ids = _document_ids(space, [keys] if isinstance(keys, str) else keys)
             else:
                 ids = list(connection.scalars(matching.order_by("id")))
-        return ingestion.delete_in_batches(self._transaction, space, ids, matching)
+        deleted = ingestion.delete_in_batches(self._transaction, space, ids, matching)
+        if deleted and self._engine is not None:
+            with self._transaction() as connection:
+                spaces.refresh_statistics(connection, space, deleted)
+        return deleted
 
     def count(self, *, collection: str, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents a collection has, or how many of them a filter keeps."""
@@ -200,56 +218,71 @@ class Client:
         query: str,
         *,
         collection: str,
-        mode: str = "vector",
+        mode: str | None = None,
         limit: int = 10,
         offset: int = 0,
         filter: Mapping[str, Any] | None = None,
         min_score: float | None = None,
         max_distance: float | None = None,
         exact: bool = False,
+        fusion: str | None = None,
+        weights: Sequence[float] | None = None,
+        highlight: bool = False,
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """Find the documents whose passages mean what the query means.
+        """Find the documents that mean what the query means, that have its words, or both.
 
+        Where its words count, ``"a phrase"`` in the query must stand in a hit, and an ``-excluded`` word must not.
+
+        :param mode: ``vector``: by meaning; ``text``: by words (BM25); ``hybrid``: by both. None: ``hybrid``, where the
+            collection has words, else ``vector``.
         :param limit: how many hits, 1 to 100,000; fewer come only where fewer match.
-        :param offset: how many of the nearest are left out before them, 0 to 100,000.
+        :param offset: how many of the best are left out before them, 0 to 100,000; in a hybrid no more than its
+            candidates, of which there are 100, or as many as the limit.
         :param filter: what a hit's metadata must satisfy, such as ``{"lang": "en", "year": {"$gte": 2020}}``.
-        :param min_score: hits have at least this score, which is 1 - distance.
+        :param min_score: hits have at least this score: 1 - distance, BM25, or both fused, by the mode.
         :param max_distance: hits are no farther than this.
         :param exact: compare with every passage instead of asking the index.
-        :param cursor: ``hits.cursor`` of the page before, whose search this is: pages by cursor are exact, so that they
-            neither repeat nor skip a hit of unchanged data. Begin with ``exact=True``.
+        :param fusion: how a hybrid's two scores become one: ``convex``, the default, or ``rrf``, by reciprocal ranks.
+        :param weights: of meaning and of words; default 0.8 and 0.2, for ``rrf`` 1 and 1.
+        :param highlight: say where words of the query stand in each passage, which takes another round trip.
+        :param cursor: ``hits.cursor`` of the page before, whose search this is: pages by cursor neither repeat nor skip
+            a hit of unchanged data. In the mode ``vector`` they are exact: begin with ``exact=True``. Those of a hybrid
+            are of one list of candidates, 100 of each kind, or 300 where it began with ``exact=True``.
         :param timeout: seconds after which the database ends the search; None: as it is set there.
         :raises errors.InvalidInput: an empty query, a limit or mode or filter that cannot be.
-        :raises errors.InvalidCursor: a cursor of another search, or of a former space.
+        :raises errors.InvalidCursor: a cursor of another search, of a former space, or behind a hybrid's candidates.
         :raises errors.QueryCanceled: the search ran over its time.
         :raises errors.CollectionMissing: no such collection; the message has the near names.
+        :raises errors.WordsMissing: its words are asked for, and the collection has none.
         """
         check_query(query, mode)
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
-
-        encode = partial(self._encode_query, query)
-        return self._ask_page(collection, encode, asked, query.encode(), cursor, by_model=True)
+        typed = Typed(query, mode, asked, fused_by(fusion, weights), highlight)
+        return self._answering.ask(collection, typed, cursor)
 
     def search_many(
         self,
         queries: Sequence[str],
         *,
         collection: str,
-        mode: str = "vector",
+        mode: str | None = None,
         limit: int = 10,
         offset: int = 0,
         filter: Mapping[str, Any] | None = None,
         min_score: float | None = None,
         max_distance: float | None = None,
         exact: bool = False,
+        fusion: str | None = None,
+        weights: Sequence[float] | None = None,
         timeout: float | None = None,
     ) -> list[Hits]:
         """Answer many queries at once, each as :meth:`search` would: they are encoded together, and asked in one
         round trip.
 
-        Many exact ones (16 or more) take some: everything is read once, in blocks, and compared here.
+        Many exact ones in the mode ``vector`` (16 or more) take some: everything is read once, in blocks, and compared
+        here.
 
         :return: hits for each query, in their order; ``took_ms`` is each one's share.
         """
@@ -259,12 +292,8 @@ class Client:
         for query in queries:
             check_query(query, mode)
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
-
-        def encode(space: Space) -> Array:
-            return self._encoder(space).encode_queries(queries)
-
-        ask = partial(asking.ask_many, self._reader, request=asked)
-        return self._ask(collection, encode, ask, by_model=True)
+        fused = fused_by(fusion, weights)
+        return self._answering.ask_many(collection, [Typed(query, mode, asked, fused) for query in queries])
 
     def search_by_vector(
         self,
@@ -280,16 +309,16 @@ class Client:
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """Find the documents whose embeddings are nearest to a vector; as :meth:`search`, without a model.
+        """Find the documents whose embeddings are nearest to a vector; as :meth:`search` in the mode ``vector``,
+        without a model.
 
         :param vector: shape (dimensions,), of the collection's model, of any length but zero.
         :raises errors.ModelMismatch: its dimension is not the collection's.
         :raises errors.InvalidInput: it is zero, or has NaN or infinity.
         """
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
-        check = partial(nearest_builder.check_vector, vector)
-        given = nearest_builder.as_floats(vector).tobytes()
-        return self._ask_page(collection, check, asked, given, cursor, by_model=False)
+        given = Given(partial(nearest_builder.check_vector, vector), nearest_builder.as_floats(vector).tobytes(), asked)
+        return self._answering.ask(collection, given, cursor)
 
     def search_many_by_vector(
         self,
@@ -312,22 +341,23 @@ class Client:
         :return: hits for each vector, in their order; ``took_ms`` is each one's share.
         """
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
-        check = partial(nearest_builder.check_vectors, vectors)
-        ask = partial(asking.ask_many, self._reader, request=asked)
-        return self._ask(collection, check, ask, by_model=False)
+        given = Given(partial(nearest_builder.check_vectors, vectors), b"", asked)
+        return self._answering.ask_many_by_vector(collection, given)
 
     def explain(
         self,
         query: str,
         *,
         collection: str,
-        mode: str = "vector",
+        mode: str | None = None,
         limit: int = 10,
         offset: int = 0,
         filter: Mapping[str, Any] | None = None,
         min_score: float | None = None,
         max_distance: float | None = None,
         exact: bool = False,
+        fusion: str | None = None,
+        weights: Sequence[float] | None = None,
         timeout: float | None = None,
     ) -> Explanation:
         """Say how :meth:`search` answers a query: by which index and rung, from how many rows, how long each part
@@ -335,8 +365,7 @@ class Client:
         """
         check_query(query, mode)
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
-
-        return self._explain(collection, partial(self._encode_query, query), asked, by_model=True)
+        return self._answering.explain(collection, Typed(query, mode, asked, fused_by(fusion, weights)))
 
     def explain_by_vector(
         self,
@@ -353,8 +382,7 @@ class Client:
     ) -> Explanation:
         """Say how :meth:`search_by_vector` answers, as :meth:`explain` does."""
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
-        check = partial(nearest_builder.check_vector, vector)
-        return self._explain(collection, check, asked, by_model=False)
+        return self._answering.explain(collection, Given(partial(nearest_builder.check_vector, vector), b"", asked))
 
     # Looking after
 
@@ -386,19 +414,48 @@ class Client:
         *,
         model: str | None = None,
         chunk_tokens: int | None = None,
+        language: str | None = None,
+        words: bool = True,
         fields: Mapping[str, str] | None = None,
     ) -> Space:
         """Make an empty collection.
 
+        :param language: the text search configuration that its words are read by; default english.
+        :param words: False: it has no words, and is searched by vectors alone.
         :param fields: declared fields, whose filters are the faster by an index each: by name the type of their
             values, ``number``, ``text`` or ``date``.
         :raises errors.CollectionExists: it is there already.
-        :raises errors.InvalidInput: an unknown type.
+        :raises errors.InvalidInput: an unknown type or language.
         """
         spaces.check_name(collection)
-        declared = from_mapping(fields or {})
+        declared, read_as = from_mapping(fields or {}), language_for(language, words)
+        if read_as is not None:
+            self._language(read_as)  # before a model is loaded
         described = self._registry.model(model or weights.DEFAULT)
-        return self._create(collection, described, chunking_for(chunk_tokens, described), declared)
+        return self._create(collection, read_as, described, chunking_for(chunk_tokens, described), declared)
+
+    def make_words(
+        self,
+        collection: str,
+        *,
+        language: str | None = None,
+        on_progress: Callable[[Backfilled], None] | None = None,
+    ) -> int:
+        """Make words for a collection that has none: one that was made without, or by an earlier version.
+
+        Searches and writers go on meanwhile. Interrupted, the next call goes on where it stood.
+
+        :param language: the text search configuration that they are read by; default english.
+        :return: how many documents were read.
+        :raises errors.CollectionMismatch: it has words already, read as another language.
+        """
+        with self._transaction() as connection:
+            space = self._find(connection, collection)
+            wanted = language or space.language or DEFAULT_LANGUAGE
+            space = spaces.give_words(connection, space, spaces.language_of(connection, wanted))
+        made = backfill.make_words(self._transaction, space, on_progress or (lambda _: None))
+        self._vacuum_words(space)
+        return made
 
     def add_field(self, collection: str, name: str, type: str) -> None:
         """Declare a field of a collection: filters on it are the faster by an index, which is made first.
@@ -450,14 +507,19 @@ class Client:
                 )
 
     def maintain(self) -> Maintained:
-        """Drop what is retired, make the indexes that are missing."""
+        """Drop what is retired, make the indexes that are missing, count the words anew."""
         dropped = self._drop_retired()
         indexed = []
         for collection in self.collections():
-            if collection.documents and not collection.indexed:
-                with suppress(errors.CollectionMissing):  # dropped a moment ago
-                    spaces.build_index(self._transaction, self.space(collection.name))
+            with suppress(errors.CollectionMissing):  # dropped a moment ago
+                space = self.space(collection.name)
+                if collection.documents and not collection.indexed:
+                    spaces.build_index(self._transaction, space)
                     indexed += [collection.name] if self.space(collection.name).indexed else []
+                if space.language is not None:
+                    with self._transaction() as connection:
+                        spaces.count_words(connection, space)
+                    self._vacuum_words(space)
         return Maintained(dropped, tuple(indexed))
 
     def tune(
@@ -474,11 +536,76 @@ class Client:
         space = self.space(collection)
         return tuning.tune(self._transaction, self._reader, space, recall=recall, on_measured=on_measured)
 
+    def evaluate(
+        self,
+        folder: str | Path,
+        *,
+        collection: str | None = None,
+        mode: str | None = None,
+        model: str | None = None,
+        chunk_tokens: int | None = None,
+        vectors: npt.ArrayLike | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_asked: Callable[[int], None] | None = None,
+    ) -> Evaluated:
+        """Measure a mode on labelled data, and store the run.
+
+        :param folder: in BEIR's layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/test.tsv``.
+        :param collection: whose hits are measured: as it is where it exists; None: ``eval_`` and the folder's name,
+            which the corpus is put into.
+        :param mode: as for :meth:`search`.
+        :param model, chunk_tokens: of a new collection; by default one passage a document.
+        :param vectors: embeddings of the corpus that are there already, shape (n_documents, dimensions), in its order;
+            a sample is compared with what the model makes.
+        :param on_progress: told how far the ingest is.
+        :param on_asked: told how many queries have been asked.
+        :raises errors.InvalidInput: a file is missing or faulty; vectors that are not the model's.
+        """
+        if mode is not None:
+            check_mode(mode)
+        dataset = beir.read(Path(folder))
+        name = collection or beir.collection_name(dataset.name)
+        known = name in (each.name for each in self.collections())
+        if collection is not None and known:
+            if model is not None or chunk_tokens is not None or vectors is not None:
+                raise errors.InvalidInput(
+                    f"the collection {name} is there already, and measured as it is: without a model, chunks or vectors"
+                )
+        else:
+            source = open_source(str(dataset.corpus), Fields(key="_id"))
+            rejected: list[Rejected] = []
+            if vectors is None:
+                tokens = 0 if chunk_tokens is None and not known else chunk_tokens
+                put = partial(self.ingest, source, model=model, chunk_tokens=tokens)
+            else:
+                used = model or weights.DEFAULT
+                given = beir.check_vectors(self._registry.encoder(used), dataset, vectors)
+                put = partial(self.load_vectors, source, given, model=used)
+            put(collection=name, on_rejected=rejected.append, on_progress=on_progress)
+            if rejected:
+                first = f"{rejected[0].place}: {rejected[0].reason}"
+                logger.warning(
+                    "%d documents of the corpus cannot be found, for they are faulty (%s)", len(rejected), first
+                )
+        return runs.evaluate(
+            self._transaction, self._answering, self.space(name), dataset, mode, on_asked or (lambda _: None)
+        )
+
+    def compare(self, one: int, other: int) -> Comparison:
+        """Compare two runs of :meth:`evaluate` on the same data, the other against the one.
+
+        :raises errors.RunMissing: there is no such run.
+        :raises errors.InvalidInput: they have no queries in common.
+        """
+        with self._transaction() as connection:
+            self._ready(connection)
+            return runs.compare(connection, one, other)
+
     # The insides
 
-    def _destination(self, collection: str) -> Destination:
-        find, create = partial(self.space, collection), partial(self._create, collection)
-        return Destination(collection, self._registry, find, create)
+    def _destination(self, collection: str, language: str | None, words: bool | None) -> Destination:
+        find, create = partial(self.space, collection), partial(self._create, collection, language_for(language, words))
+        return Destination(collection, self._registry, language, words, find, create, self._language)
 
     def _ingestion(
         self,
@@ -492,82 +619,8 @@ class Client:
             self._encoder,
             on_rejected=on_rejected,
             on_progress=on_progress,
-            own_transactions=self._engine is not None,
+            vacuum=None if self._engine is None else self._vacuum_words,
         )
-
-    def _ask(
-        self,
-        collection: str,
-        encode: Callable[[Space], Array],
-        ask: Callable[[Space, Array], list[list[Row]]],
-        *,
-        by_model: bool,
-    ) -> list[Hits]:
-        """Ask with the space as it was seen last; where it has changed, or nothing was found, look at it again."""
-        space = self._spaces.get(collection) or self.space(collection)
-        while True:
-            if by_model:
-                self._encoder(space)  # the first time it is loaded, which is no part of the encoding
-            started = time.perf_counter()
-            vectors = encode(space)
-            encoded = time.perf_counter()
-            with suppress(asking.Outdated):
-                answers = ask(space, vectors)
-                if any(answers) or self.space(collection) == space:
-                    break
-            space = self.space(collection)
-        share = 1000 / max(len(answers), 1)
-        took = Took(round((encoded - started) * share, 3), round((time.perf_counter() - encoded) * share, 3))
-        return [_hits(rows, took) for rows in answers]
-
-    def _ask_page(
-        self,
-        collection: str,
-        encode: Callable[[Space], Array],
-        request: Request,
-        asked: bytes,
-        cursor: str | None,
-        *,
-        by_model: bool,
-    ) -> Hits:
-        """Ask for one page, and note in its cursor where it ended.
-
-        :param asked: the query's text or the vector, which the cursor is bound to.
-        """
-        if cursor is None and not request.exact:
-            ask = partial(asking.ask_one, self._reader, request=request)
-            return self._ask(collection, encode, ask, by_model=by_model)[0]
-        question = cursors.question_of(collection, asked, request)
-        before = None
-        if cursor is not None:
-            if request.offset:
-                raise errors.InvalidInput("give an offset or a cursor, not both")
-            before = cursors.read(cursor, question)
-            request = dataclasses.replace(request, exact=True)
-        answered: list[tuple[Space, Array]] = []
-
-        def ask_exactly(space: Space, vector: Array) -> list[list[Row]]:
-            answered[:] = [(space, vector)]
-            return asking.ask_one(self._reader, space, vector, request=request, after=before)
-
-        [hits] = self._ask(collection, encode, ask_exactly, by_model=by_model)
-        if len(hits) < request.limit:
-            return hits
-        [(space, vector)] = answered
-        position = cursors.after(hits.hits, space.id, vector, before)
-        return dataclasses.replace(hits, cursor=cursors.write(position, question))
-
-    def _explain(
-        self, collection: str, encode: Callable[[Space], Array], request: Request, *, by_model: bool
-    ) -> Explanation:
-        trials: list[Trial] = []
-
-        def ask(space: Space, vector: Array) -> list[list[Row]]:
-            trials.append(explaining.ask(self._reader, space, vector, request=request))
-            return [trials[-1].rows]
-
-        [hits] = self._ask(collection, encode, ask, by_model=by_model)
-        return explaining.explanation(trials[-1], encode=hits.took_ms.encode)
 
     def _drop_retired(self) -> int:
         with self._maintaining("maintain") as (connection, concurrently):
@@ -622,23 +675,35 @@ class Client:
         check_revision(space, encoder.model)
         return encoder
 
-    def _encode_query(self, query: str, space: Space) -> Array:
-        return self._registry.encode_query(space.model, query)
+    def _encode(self, space: Space, texts: Sequence[str]) -> Array:
+        if len(texts) == 1:  # which may be known already
+            return self._registry.encode_query(space.model, texts[0])[np.newaxis]
+        return self._encoder(space).encode_queries(texts)
 
     def _create(
-        self, collection: str, model: Model, chunking: spaces.Chunking, declared: Sequence[Field] = ()
+        self,
+        collection: str,
+        language: str | None,
+        model: Model,
+        chunking: spaces.Chunking,
+        declared: Sequence[Field] = (),
     ) -> Space:
         with self._transaction() as connection:
-            return spaces.create(connection, collection, model, chunking, self._ready(connection), declared)
+            schema = self._ready(connection)
+            read_as = None if language is None else spaces.language_of(connection, language)
+            return spaces.create(connection, collection, model, chunking, schema, declared, read_as)
 
+    def _language(self, name: str) -> str:
+        with self._transaction() as connection:
+            self._ready(connection)
+            return spaces.language_of(connection, name)
 
-def _hits(rows: list[Row], took: Took) -> Hits:
-    hits = tuple(
-        Hit(key, title, passage, 1 - distance, distance, metadata)
-        for key, title, passage, metadata, distance, *_ in rows
-    )
-    # Every writer changes a document and its chunks in one transaction, so no document lacks its chunks.
-    return Hits(hits, MODES[0], all(row[5] for row in rows), complete=True, took_ms=took)
+    def _vacuum_words(self, space: Space) -> None:
+        if self._engine is not None and space.language is not None:
+            with database.translated(), self._engine.connect() as connection:
+                partitions.vacuum_postings(
+                    connection.execution_options(isolation_level="AUTOCOMMIT"), space.collection_id
+                )
 
 
 def _document_ids(space: Space, keys: Iterable[str]) -> list[uuid.UUID]:

@@ -28,7 +28,7 @@ def main() -> None:
 
 def _begin_loading(arguments: list[str]) -> None:
     """Load the default model of a search beside what else must be imported: each is half of its cold start."""
-    if arguments[:1] == ["search"] and "--help" not in arguments:
+    if arguments[:1] == ["search"] and not {"--help", "text", "--mode=text"} & set(arguments):
         from searchapp import settings
         from searchapp.encoders import registry, weights
 

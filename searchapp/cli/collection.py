@@ -38,6 +38,8 @@ def create(
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
     no_chunking: options.NoChunking = False,
+    language: options.Language = None,
+    no_words: options.NoWords = False,
     field: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,9 +53,15 @@ def create(
     declared = fields.as_mapping(fields.parse_all(field or []))
     with searchapp.connect() as db:
         space = db.create_collection(
-            name, model=model, chunk_tokens=options.chunk_tokens(chunk_tokens, no_chunking), fields=declared
+            name,
+            model=model,
+            chunk_tokens=options.chunk_tokens(chunk_tokens, no_chunking),
+            language=language,
+            words=not no_words,
+            fields=declared,
         )
-    print(f"created {name} ({space.model}, {space.dimensions} dimensions; {space.chunking})")
+    words = f"words: {space.language}" if space.language else "no words"
+    print(f"created {name} ({space.model}, {space.dimensions} dimensions; {space.chunking}; {words})")
 
 
 @app.command()
@@ -65,9 +73,13 @@ def show(name: Name, json: options.Json = False) -> None:
         output.print_json(dataclasses.asdict(found))
         return
     declared = ", ".join(map(str, fields.from_mapping(found.fields))) or "none declared"
-    shown = {"fields": declared, "bytes": output.human_bytes(found.bytes)}
+    words = "none" if found.language is None else found.language
+    if found.language is not None and not found.words_complete:
+        words += f", not of all documents yet; go on: searchapp index words --collection {name}"
+    shown = {"fields": declared, "language": words, "bytes": output.human_bytes(found.bytes)}
     for field, value in (dataclasses.asdict(found) | shown).items():
-        print(f"{field:<12} {'not measured' if value is None else value}")
+        if field != "words_complete":
+            print(f"{field:<12} {'not measured' if value is None else value}")
 
 
 @app.command()

@@ -64,6 +64,8 @@ def ingest(
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
     no_chunking: options.NoChunking = False,
+    language: options.Language = None,
+    no_words: options.NoWords = False,
     prune: Annotated[bool, typer.Option("--prune", help="Then delete every document that the source lacks.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Prune even more than half of the collection.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first faulty row.")] = False,
@@ -86,6 +88,7 @@ def ingest(
                 put = partial(db.ingest, opened, model=model, chunk_tokens=tokens)
             else:
                 put = partial(db.load_vectors, opened, given, model=model or "")
+            put = partial(put, language=language, words=False if no_words else None)
             on_rejected = None if strict else rejects.write
             summary = put(collection=collection, prune=prune, yes=yes, on_rejected=on_rejected, on_progress=show)
     except errors.PruneRefused as exc:
@@ -109,10 +112,10 @@ def _check_embedded(vectors: Path | None, vector: str | None, model: str | None,
         raise errors.InvalidInput("--chunk-tokens cuts texts to encode them; a vector stands for a whole document")
 
 
-def _read_vectors(path: Path, source: Source) -> npt.NDArray[Any]:
-    """Open a file of vectors, which is not read into memory, and check that it has as many rows as the source.
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Open a file of vectors, which is not read into memory.
 
-    :raises errors.InvalidInput: it cannot be read, or has not.
+    :raises errors.InvalidInput: it cannot be read.
     """
     try:
         with path.open("rb") as file:  # np.load would take a packed archive of arrays, too
@@ -121,6 +124,15 @@ def _read_vectors(path: Path, source: Source) -> npt.NDArray[Any]:
     except (OSError, ValueError, EOFError) as exc:
         reason = (exc.strerror if isinstance(exc, OSError) else None) or (str(exc).splitlines() or ["damaged"])[0]
         raise errors.InvalidInput(f"{path} cannot be read as an array of numbers (.npy): {reason}") from exc
+    return vectors
+
+
+def _read_vectors(path: Path, source: Source) -> npt.NDArray[Any]:
+    """The same, of as many rows as the source has.
+
+    :raises errors.InvalidInput: it cannot be read, or has others.
+    """
+    vectors = read_array(path)
     if source.path is not None and vectors.ndim == 2:
         rows = sum(1 for _ in source)
         if rows != len(vectors):
@@ -164,7 +176,9 @@ class RejectFile:
 
 
 @contextmanager
-def progress_bar(total: int | None, position: Callable[[Progress], int]) -> Iterator[Callable[[Progress], None] | None]:
+def progress_bar(
+    total: int | None, position: Callable[[Progress], int], doing: str = "ingesting"
+) -> Iterator[Callable[[Progress], None] | None]:
     """A progress bar with rate and time left on a terminal; nothing in a pipe.
 
     :param total: where ``position`` ends, in whatever it counts; None where nobody knows.
@@ -184,7 +198,7 @@ def progress_bar(total: int | None, position: Callable[[Progress], int]) -> Iter
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task("ingesting", total=total, documents=0, rate=0.0)
+        task = bar.add_task(doing, total=total, documents=0, rate=0.0)
 
         def show(made: Progress) -> None:
             if made.indexing:

@@ -34,6 +34,26 @@ ChunkTokens = Annotated[
 ]
 NoChunking = Annotated[bool, typer.Option("--no-chunking", help="One passage a document, cut at the model's length.")]
 
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        metavar="MODE",
+        help="vector: by meaning; text: by words; hybrid: by both, the default where the collection has words.",
+    ),
+]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        metavar="NAME",
+        help="The text search configuration that words are read by. A new collection's default: english.",
+    ),
+]
+NoWords = Annotated[
+    bool, typer.Option("--no-words", help="A new collection has no words: it is searched by meaning alone.")
+]
+
 
 def parse_filter(text: str | None) -> dict[str, Any] | None:
     """Read ``--filter``.
@@ -41,6 +61,11 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
     :raises errors.InvalidFilter: it is no JSON object.
     """
     return None if text is None else filters.parse(text)
+
+
+def parse_weights(text: str | None) -> tuple[str, ...] | None:
+    """Read ``--weights``: two numbers, which are looked at later."""
+    return None if text is None else tuple(text.split(","))
 
 
 def chunk_tokens(tokens: int | None, no_chunking: bool) -> int | None:

@@ -51,10 +51,11 @@ def print_csv(hits: Iterable[Hit]) -> None:
     """Print hits as CSV with a header; metadata is JSON in its column."""
     # Every text is quoted: else Python 3.11 leaves a lone carriage return bare, and its own reader ends the row there.
     writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(Hit._fields)
+    names = [name for name in Hit._fields if name != "highlights"]
+    writer.writerow(names)
     for hit in hits:
-        metadata = json.dumps(hit.metadata, ensure_ascii=False)
-        writer.writerow([hit.key, hit.title, hit.passage, hit.score, hit.distance, metadata])
+        values = hit._asdict() | {"metadata": json.dumps(hit.metadata, ensure_ascii=False)}
+        writer.writerow([values[name] for name in names])
 
 
 def print_hits(hits: Hits) -> None:
@@ -72,7 +73,7 @@ def print_hits(hits: Hits) -> None:
         rank_and_score = Text.assemble((f"{rank:{digits}}. ", "dim"), (f"{hit.score:.3f}  ", "green"))
         title = Text(one_line(hit.title or hit.key), style="bold")
         key = Text(f"  {one_line(hit.key)}" if hit.title and hit.title != hit.key else "", style="dim")
-        passage = Text(shorten(hit.passage))
+        passage = marked(hit)
         lines = [passage]
         if console.is_terminal:
             room = console.width - rank_and_score.cell_len - key.cell_len
@@ -107,10 +108,29 @@ def summary(hits: Hits) -> str:
     return f"{found} ({how}; encode {hits.took_ms.encode:.1f} ms, database {hits.took_ms.database:.1f} ms)"
 
 
-def shorten(passage: str) -> str:
-    """The beginning of a passage on one line."""
-    line = one_line(passage[: 4 * PASSAGE_LENGTH])
-    return line if len(line) <= PASSAGE_LENGTH else f"{line[:PASSAGE_LENGTH].rsplit(' ', 1)[0]} ..."
+def marked(hit: Hit) -> Text:
+    """A passage on one line, from shortly before the first word of the query on, with these in bold; where it has none,
+    its beginning."""
+    from rich.text import Text
+
+    start = 0
+    if hit.highlights and hit.highlights[0][0] > PASSAGE_LENGTH // 2:
+        start = hit.passage.find(" ", hit.highlights[0][0] - PASSAGE_LENGTH // 3) + 1
+    line, position = Text("... " if start else ""), start
+    for begin, end in hit.highlights:
+        if len(line) > PASSAGE_LENGTH:
+            break
+        line.append(_spaced(hit.passage[position:begin])).append(_spaced(hit.passage[begin:end]), "bold")
+        position = end
+    line.append(_spaced(hit.passage[position : position + 4 * PASSAGE_LENGTH]))
+    if len(line) > PASSAGE_LENGTH:
+        cut = line.plain.rfind(" ", 0, PASSAGE_LENGTH + 1)
+        line = line[: cut if cut > 0 else PASSAGE_LENGTH].append(" ...")
+    return line
+
+
+def _spaced(text: str) -> str:
+    return printable(re.sub(r"\s+", " ", text))
 
 
 def one_line(text: str) -> str:

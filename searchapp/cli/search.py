@@ -9,11 +9,17 @@ import typer
 import searchapp
 from searchapp import errors
 from searchapp.cli import options, output
+from searchapp.search import hybrid
 from searchapp.search.request import check_query, request
 
 
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, in plain words.")],
+    query: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUERY", help='What to look for, in plain words; "a phrase" must be there, an -excluded word not.'
+        ),
+    ],
     collection: options.Collection,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="How many hits, 1 to 100,000.")] = 10,
     offset: Annotated[
@@ -21,17 +27,30 @@ def search(
     ] = 0,
     filter: options.Filter = None,
     min_score: Annotated[
-        float | None, typer.Option("--min-score", metavar="X", help="Only hits of at least this score, 1 - distance.")
+        float | None, typer.Option("--min-score", metavar="X", help="Only hits of at least this score.")
     ] = None,
     max_distance: Annotated[
         float | None, typer.Option("--max-distance", metavar="X", help="Only hits no farther than this.")
     ] = None,
-    mode: Annotated[str, typer.Option("--mode", metavar="MODE", help="How the question is asked: vector.")] = "vector",
+    mode: options.Mode = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(
+            "--fusion", metavar="NAME", help="How a hybrid's two scores become one: convex (default), or rrf, by ranks."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="X,Y", help="Of meaning and of words in a hybrid. Default: 0.8,0.2."),
+    ] = None,
+    highlight: Annotated[
+        bool, typer.Option("--highlight", help="With --json, --jsonl: say where words of the query stand in passages.")
+    ] = False,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every passage instead of asking the index.")
     ] = False,
     cursor: Annotated[
-        str | None, typer.Option("--cursor", metavar="TEXT", help="The next page: what --exact --json gave as cursor.")
+        str | None, typer.Option("--cursor", metavar="TEXT", help="The next page: what --json gave as cursor.")
     ] = None,
     timeout: Annotated[
         float | None,
@@ -44,7 +63,7 @@ def search(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object a hit.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
 ) -> None:
-    """Find the documents whose passages mean what the query means."""
+    """Find the documents that mean what the query means, have its words, or both."""
     if sum((json, jsonl, csv)) > 1:
         raise errors.InvalidInput("give one of --json, --jsonl and --csv")
     if explain and (jsonl or csv or cursor is not None):
@@ -60,12 +79,16 @@ def search(
     }
     check_query(query, mode)  # before the database is asked for anything
     request(**wanted)
+    fused: dict[str, Any] = {"fusion": fusion, "weights": options.parse_weights(weights)}
+    hybrid.fusion(fusion, fused["weights"])
+    readable = not (json or jsonl or csv)
     with searchapp.connect() as db:
         if explain:
-            explanation = db.explain(query, collection=collection, mode=mode, **wanted)
+            explanation = db.explain(query, collection=collection, mode=mode, **fused, **wanted)
             output.print_explanation(explanation, as_json=json)
             return
-        hits = db.search(query, collection=collection, mode=mode, cursor=cursor, **wanted)
+        marked = highlight or readable
+        hits = db.search(query, collection=collection, mode=mode, cursor=cursor, highlight=marked, **fused, **wanted)
     if json:
         output.print_json(output.hits_as_json(hits))
     elif jsonl:

@@ -20,6 +20,7 @@ from searchapp.search import asking
 from searchapp.search.ladder import MAX_EF_SEARCH, rows_fetched
 from searchapp.search.matrix import Row
 from searchapp.search.nearest import is_exact
+from searchapp.search.question import Question
 from searchapp.search.request import Request
 from searchapp.spaces import Space
 from searchapp.vectors import Array
@@ -33,8 +34,8 @@ EF_SEARCHES = (25, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800, MAX_EF_SEARCH)
 ROUNDING = 1e-5
 
 # One more, for the document that the vector is of.
-_ASKED = Request(limit=NEIGHBOURS + 1)
-_ASKED_EXACTLY = Request(limit=NEIGHBOURS + 1, exact=True)
+_ASKED = Question(Request(limit=NEIGHBOURS + 1))
+_ASKED_EXACTLY = Question(Request(limit=NEIGHBOURS + 1, exact=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Sampled:
     """A stored vector, shape (dimensions,), the key of its document, and what an exact answer has beside that.
 
     :param neighbours: how many hits.
@@ -122,7 +123,7 @@ def tune(
     return Tuned(space.collection, recall, len(questions), space.ef_search, chosen, measured)
 
 
-def _ask_exactly(transaction: Transaction, reader: Reader, space: Space) -> list[_Question]:
+def _ask_exactly(transaction: Transaction, reader: Reader, space: Space) -> list[_Sampled]:
     """The sample, and the exact answers to it."""
     with transaction() as connection:
         keys, vectors = _sample(connection, space)
@@ -136,10 +137,10 @@ def _ask_exactly(transaction: Transaction, reader: Reader, space: Space) -> list
             f"{space.collection} has no index yet, so its searches are exact; make it: searchapp db maintain"
         )
     questions = []
-    answers = asking.ask_many(reader, space, vectors, request=_ASKED_EXACTLY)
+    answers = asking.ask_many(reader, space, vectors, _ASKED_EXACTLY)
     for key, vector, rows in zip(keys, vectors, answers, strict=True):
         others = _others(rows, key)
-        questions.append(_Question(key, vector, len(others), others[-1][4]))
+        questions.append(_Sampled(key, vector, len(others), others[-1][4]))
     return questions
 
 
@@ -160,15 +161,17 @@ def _sample(connection: Connection, space: Space) -> tuple[list[str], Array]:
 def _climb(
     reader: Reader,
     space: Space,
-    questions: list[_Question],
+    questions: list[_Sampled],
     recall: float,
     on_measured: Callable[[Measured], None] | None,
 ) -> tuple[Measured, ...]:
     """Measure one ``ef_search`` after the other, up to the first that reaches the recall."""
     # a search asks the index with as many as it fetches, at least: less would change nothing
-    fetched = rows_fetched(math.ceil(_ASKED.limit * space.chunks_per_document), filtered=False)
+    fetched = rows_fetched(math.ceil(_ASKED.request.limit * space.chunks_per_document), filtered=False)
     ladder = [each for each in EF_SEARCHES if each >= min(fetched, EF_SEARCHES[-1])]
-    if is_exact(space, _ASKED.limit, filtered=False):  # too small for any to matter: when it has grown, one will
+    if is_exact(
+        space, _ASKED.request.limit, filtered=False
+    ):  # too small for any to matter: when it has grown, one will
         ladder = [space.ef_search]
     _measure(reader, space, questions, ladder[0])  # the first time its pages come from the disk
     measured: list[Measured] = []
@@ -181,7 +184,7 @@ def _climb(
     return tuple(measured)
 
 
-def _measure(reader: Reader, space: Space, questions: list[_Question], ef_search: int) -> Measured:
+def _measure(reader: Reader, space: Space, questions: list[_Sampled], ef_search: int) -> Measured:
     """Ask all questions, one by one, as a search would with that ``ef_search``.
 
     A hit is right if it is as near as the exact answer's last: of equally far ones any will do.
@@ -189,7 +192,7 @@ def _measure(reader: Reader, space: Space, questions: list[_Question], ef_search
     found, seconds = 0, []
     for question in questions:
         started = time.perf_counter()
-        [rows] = asking.ask_one(reader, space, question.vector, request=_ASKED, ef_search=ef_search)
+        rows = asking.ask_one(reader, space, question.vector, _ASKED, ef_search=ef_search)
         seconds.append(time.perf_counter() - started)
         others = _others(rows, question.key)[: question.neighbours]
         found += sum(row[4] <= question.reach + ROUNDING for row in others)

@@ -1,23 +1,30 @@
-"""Putting a search to the database, for one vector or for many: the way of the plain calls."""
+"""Putting a search to the database, for one question or for many: the way of the plain calls."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import psycopg
+from psycopg.rows import tuple_row
+
 from searchapp import database, errors, spaces
 from searchapp.database import Reader
-from searchapp.search import statements
 from searchapp.search.cursor import Position, digest
 from searchapp.search.matrix import Row, nearest_by_matrix
-from searchapp.search.request import Request
+from searchapp.search.question import Question
+from searchapp.search.request import HYBRID, TEXT, VECTOR
+from searchapp.search.statements import Statement, statement_of
 from searchapp.spaces import Space
 from searchapp.vectors import Array
-from searchapp.wire import ArrayParameter, Parameter
+from searchapp.wire import ArrayParameter, JsonLoader, Parameter
 
 # From so many vectors on reading everything once is faster than scanning it for each.
 MATRIX_FROM = 16
+# Where ``current`` stands in a row.
+_CURRENT = {VECTOR: 6, TEXT: 8, HYBRID: 10}
 
 
 class Outdated(Exception):
@@ -27,17 +34,19 @@ class Outdated(Exception):
 def ask_one(
     reader: Reader,
     space: Space,
-    vector: Array,
+    vector: Array | None,
+    question: Question,
     *,
-    request: Request,
     after: Position | None = None,
     ef_search: int | None = None,
-) -> list[list[Row]]:
-    """The rows nearest to a vector, shape (dimensions,), in one round trip.
+) -> list[Row]:
+    """The rows that answer a question, best first, in one round trip.
 
+    :param vector: shape (dimensions,); None in the mode ``text``.
     :param after: where the page before ended.
     :param ef_search: the least that the index is asked with, on trial; None: the space's.
-    :return: a list of one: rows of ``key, title, passage, metadata, distance, exact``, and what else may follow.
+    :return: rows of ``key, title, passage, metadata, distance, exact``; in the modes ``text`` and ``hybrid`` then
+        ``score, id``, and in ``hybrid`` ``text_score, all``; and what else may follow.
     :raises Outdated: as it says; where there are no rows it cannot be known.
     :raises errors.InvalidCursor: that page was of another space.
     """
@@ -47,44 +56,89 @@ def ask_one(
         )
     if after is not None and after.vector != digest(vector):
         raise errors.InvalidCursor("the query is encoded otherwise here; begin again with the first page")
-    text = statements.text_of(space, request, after=after is not None, ef_search=ef_search)
-    return [_fetch(reader, text, Parameter(vector), request, after)]
+    statement = statement_of(space, question, after=after is not None, ef_search=ef_search)
+    rows = reader.fetch(statement.text, values_of(statement, vector, question, after), question.request.timeout)
+    return _current(rows, question)
 
 
-def ask_many(reader: Reader, space: Space, vectors: Array, *, request: Request) -> list[list[Row]]:
+def ask_many(reader: Reader, space: Space, vectors: Array, question: Question) -> list[list[Row]]:
     """The rows nearest to each of many vectors, shape (n_vectors, dimensions), in one round trip.
 
     Many exact ones go another way: everything is read once and compared here.
+
+    :param question: in the mode ``vector``.
     """
     if not len(vectors):
         return []
+    request = question.request
     if request.exact and len(vectors) >= MATRIX_FROM:
         with reader.snapshot(request.timeout) as connection:
             if spaces.find(connection, space.collection, space.vector_schema) != space:
                 raise Outdated
             return nearest_by_matrix(database.driver_of(connection), space, vectors, request)
-    text = statements.text_of(space, request, many=True)
-    rows = _fetch(reader, text, ArrayParameter(vectors, space.vector_oid), request)
+    statement = statement_of(space, question, many=True)
+    values = _values(question, None) | {"vectors": ArrayParameter(vectors, space.vector_oid)}
+    rows = reader.fetch(statement.text, _in_order(statement, values), request.timeout)
     answers: list[list[Row]] = [[] for _ in vectors]
-    for place, group in groupby(rows, key=itemgetter(-1)):
+    for place, group in groupby(_current(rows, question), key=itemgetter(-1)):
         answers[place - 1] = list(group)
     return answers
 
 
-def parameters_of(asked: Parameter | ArrayParameter, request: Request, after: Position | None = None) -> list[Any]:
-    """The values of a statement's parameters, in their order: see :func:`searchapp.search.statements.text_of`."""
-    parameters: list[Any] = [asked] if request.max_distance is None else [asked, request.max_distance]
-    return parameters if after is None else [*parameters, after.distance, after.key, after.tied]
+def ask_each(
+    reader: Reader, space: Space, vectors: Sequence[Array | None], questions: Sequence[Question]
+) -> list[list[Row]]:
+    """The rows that answer each of many questions: statements of their own, sent together.
+
+    :param vectors: one for each question, as for :func:`ask_one`.
+    """
+    if not questions:
+        return []
+    with reader.snapshot(questions[0].request.timeout) as connection:
+        driver = database.driver_of(connection)
+        with driver.pipeline():
+            cursors = [_sent(driver, space, *each) for each in zip(vectors, questions, strict=True)]
+            rows = [cursor.fetchall() for cursor in cursors]
+    return [_current(answer, question) for answer, question in zip(rows, questions, strict=True)]
 
 
-def _fetch(
-    reader: Reader,
-    text: bytes,
-    asked: Parameter | ArrayParameter,
-    request: Request,
-    after: Position | None = None,
-) -> list[Row]:
-    rows = reader.fetch(text, parameters_of(asked, request, after), request.timeout)
-    if rows and rows[0][6] is not True:
+def _sent(
+    driver: psycopg.Connection[Any], space: Space, vector: Array | None, question: Question
+) -> psycopg.RawCursor[Row]:
+    cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
+    cursor.adapters.register_loader("jsonb", JsonLoader)
+    statement = statement_of(space, question)
+    return cursor.execute(statement.text, values_of(statement, vector, question))
+
+
+def values_of(
+    statement: Statement, vector: Array | None, question: Question, after: Position | None = None
+) -> list[Any]:
+    """The values of a statement's parameters, in their order."""
+    values = _values(question, after)
+    if vector is not None:
+        values["vector"] = Parameter(vector)
+    return _in_order(statement, values)
+
+
+def _values(question: Question, after: Position | None) -> dict[str, Any]:
+    request, query = question.request, question.query
+    values: dict[str, Any] = {
+        "min_score": request.min_score,
+        "max_distance": request.reach if question.mode == VECTOR else request.max_distance,
+    }
+    if query is not None:
+        values |= {"text": query.text, "phrases": list(query.phrases), "excluded": list(query.excluded)}
+    if after is not None:
+        values |= {"place": after.place, "key": after.key, "tied": after.tied, "id": after.key}
+    return values
+
+
+def _in_order(statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+    return [values[name] for name in statement.parameters]
+
+
+def _current(rows: list[Row], question: Question) -> list[Row]:
+    if rows and rows[0][_CURRENT[question.mode]] is not True:
         raise Outdated
     return rows

@@ -1,4 +1,4 @@
-"""Cursors: where a page of an exact answer ended, so that the next one begins there.
+"""Cursors: where a page of an answer ended, so that the next one begins there.
 
 A cursor is opaque text. It is bound to the question it was given for, to the space that answered and to the query's
 very embedding, of which another machine may make one that differs in its last bits; and it has a checksum: against
@@ -13,10 +13,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from searchapp import errors
-from searchapp.search.hits import Hit
-from searchapp.search.request import Request
+from searchapp.search.matrix import Row
+from searchapp.search.question import Question
+from searchapp.search.request import VECTOR
+from searchapp.spaces import Space
 from searchapp.vectors import Array
 
 _CHECKSUM = 8  # bytes
@@ -24,38 +27,67 @@ _CHECKSUM = 8  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Behind the last hit of a page: those equally far that were shown are ``tied``, and come before ``key``."""
+    """Behind the last hit of a page.
+
+    :param place: its distance; in the modes ``text`` and ``hybrid`` its score.
+    :param key: its key, and in these modes its document's id.
+    :param tied: how many with that distance were shown, all of them before ``key``.
+    :param exact: whether the page was asked for exactly.
+    :param candidates: of a hybrid: how many each leg gave.
+    :param everything: whether the list that the pages are of has everything that fits.
+    """
 
     space_id: int
     vector: str
-    distance: float
+    place: float
     key: str
     tied: int
+    exact: bool = True
+    candidates: int = 0
+    everything: bool = True
 
 
-def digest(vector: Array) -> str:
-    """A digest of a query's embedding."""
-    return hashlib.sha256(vector.tobytes()).hexdigest()[:16]
+def digest(vector: Array | None) -> str:
+    """A digest of a query's embedding; empty where there is none."""
+    return "" if vector is None else hashlib.sha256(vector.tobytes()).hexdigest()[:16]
 
 
-def after(hits: Sequence[Hit], space_id: int, vector: Array, before: Position | None) -> Position:
-    """The position behind a page's hits.
+def after(
+    rows: Sequence[Row],
+    space: Space,
+    vector: Array | None,
+    question: Question,
+    before: Position | None,
+    *,
+    everything: bool,
+) -> Position:
+    """The position behind a page.
 
-    :param hits: at least one.
+    :param rows: at least one.
     :param vector: what they are near to.
     :param before: where the page began.
     """
-    last = hits[-1]
-    tied = sum(hit.distance == last.distance for hit in hits)
-    if before is not None and before.distance == last.distance:
+    by_distance = question.mode == VECTOR
+    places = [row[4] if by_distance else row[6] for row in rows]
+    tied = places.count(places[-1])
+    if before is not None and before.place == places[-1]:
         tied += before.tied
-    return Position(space_id, digest(vector), last.distance, last.key, tied)
+    return Position(
+        space_id=space.id,
+        vector=digest(vector),
+        place=places[-1],
+        key=rows[-1][0] if by_distance else str(rows[-1][7]),
+        tied=tied,
+        exact=question.request.exact,
+        candidates=question.candidates,
+        everything=everything,
+    )
 
 
 def write(position: Position, question: bytes) -> str:
     """A cursor for a position.
 
-    :param question: see :func:`question_of`.
+    :param question: see :func:`digest_of`.
     """
     content = json.dumps(dataclasses.astuple(position), ensure_ascii=False, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_checksum(content, question) + content).decode().rstrip("=")
@@ -74,17 +106,19 @@ def read(cursor: str, question: bytes) -> Position:
         return Position(*json.loads(content))
     except (ValueError, TypeError) as exc:
         raise errors.InvalidCursor(
-            "the cursor is not of this search; give the query, collection, filter and thresholds that it came with"
+            "the cursor is not of this search; give the query, collection, mode, filter and thresholds it came with"
         ) from exc
 
 
-def question_of(collection: str, asked: bytes, request: Request) -> bytes:
+def digest_of(collection: str, asked: bytes, question: Question) -> bytes:
     """A digest of what a search is for; the pages of one may be of any length.
 
     :param asked: the query's text or the vector.
     """
-    told = json.dumps([collection, request.filter, request.max_distance], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode() + b"\0" + asked).digest()
+    request = question.request
+    told: list[Any] = [collection, question.mode, request.filter, dataclasses.astuple(question.fusion)]
+    told += [request.reach] if question.mode == VECTOR else [request.min_score, request.max_distance]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode() + b"\0" + asked).digest()
 
 
 def _checksum(content: bytes, question: bytes) -> bytes:

@@ -1,25 +1,17 @@
-"""How a search was answered: what the server says of its statement, in words, and what could make it faster.
-
-All but :func:`ask` is pure: from a plan to words.
-"""
+"""How a search by vector was answered: from the server's plan to a reading, and to what could make it faster."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from searchapp.database import Reader
-from searchapp.search import asking, filters, nearest, statements
-from searchapp.search.explanation import EXACT, FILTER, FIRST, WIDER, Explanation, Times, counted
-from searchapp.search.matrix import Row
+from searchapp.search import filters, nearest
+from searchapp.search.explanation import EXACT, FILTER, FIRST, WIDER, counted
 from searchapp.search.request import Request
 from searchapp.spaces import Space
-from searchapp.vectors import Array
-from searchapp.wire import Parameter
 
 # With fewer passages a scan of all is as fast as the index, or nearly.
 SMALL = 10_000
@@ -49,69 +41,9 @@ class Reading:
     found: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A search that was run, and what the server said of it.
-
-    :param statement: its SQL text.
-    :param rows: its hits, as of any search.
-    :param text: EXPLAIN ANALYZE for people.
-    :param plan: the same as JSON, of another run.
-    :param round_trip: milliseconds that the search took.
-    """
-
-    space: Space
-    request: Request
-    statement: bytes
-    rows: list[Row]
-    text: str
-    plan: dict[str, Any]
-    round_trip: float
-
-
-def ask(reader: Reader, space: Space, vector: Array, *, request: Request) -> Trial:
-    """Run the statement of a search as it is, and under EXPLAIN.
-
-    :param vector: shape (dimensions,).
-    :raises asking.Outdated: as of any search.
-    """
-    statement = statements.text_of(space, request)
-    parameters = asking.parameters_of(Parameter(vector), request)
-    # Before the others: a connection's first search also loads what the server keeps of tables and of pgvector.
-    lines = reader.fetch(b"EXPLAIN (ANALYZE) " + statement, parameters, request.timeout)
-    started = time.perf_counter()
-    [rows] = asking.ask_one(reader, space, vector, request=request)
-    round_trip = 1000 * (time.perf_counter() - started)
-    # A clock read for each row and node would be more than some searches take.
-    explained = reader.fetch(b"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) " + statement, parameters, request.timeout)
-    text = "\n".join(line for (line,) in lines)
-    return Trial(space, request, statement, rows, text, explained[0][0][0], round_trip)
-
-
-def explanation(trial: Trial, *, encode: float) -> Explanation:
-    """Say how a search was answered.
-
-    :param encode: milliseconds.
-    """
-    space, request, plan = trial.space, trial.request, trial.plan
-    reading = read_plan(plan, space, request)
-    database = plan["Planning Time"] + plan["Execution Time"]
-    return Explanation(
-        rung=reading.rung,
-        index=reading.index,
-        ef_search=_ef_search(trial.statement, reading.rung),
-        passages_scanned=reading.passages,
-        documents_scanned=reading.documents,
-        hits=len(trial.rows),
-        took_ms=Times(encode, round(database, 3), round(max(trial.round_trip - database, 0.0), 3)),
-        advice=tuple(advise(reading, space, request, len(trial.rows))),
-        plan=without_vectors(trial.text),
-    )
-
-
 def read_plan(plan: dict[str, Any], space: Space, request: Request) -> Reading:
     """Read what happened in a plan: EXPLAIN ANALYZE's as JSON, of the statement of a search."""
-    nodes = list(_executed(plan["Plan"]))
+    nodes = list(executed(plan["Plan"]))
     chunks, documents = f"chunks_{space.id}", f"documents_{space.collection_id}"
     read = [(part, node) for part, node in nodes if part and node.get("Relation Name") in {chunks, documents}]
     parts = list(dict.fromkeys(part for part, _ in read))
@@ -129,12 +61,12 @@ def read_plan(plan: dict[str, Any], space: Space, request: Request) -> Reading:
     return Reading(
         rung=rung,
         index=hnsw if rung in {FIRST, WIDER} else ", ".join(indexes) or None,
-        passages=sum(_rows(node) for _, node in read if node["Relation Name"] == chunks),
-        documents=sum(map(_rows, of_documents)),
+        passages=sum(rows_of(node) for _, node in read if node["Relation Name"] == chunks),
+        documents=sum(map(rows_of, of_documents)),
         documents_tried=sum(map(_tried, of_documents)),
         fell_short=fell_short,
-        offered=sum(_rows(node) for _, node in nodes if node.get("Subplan Name") in parts[-2:-1]),
-        found=next((_rows(node) for part, node in nodes if part == _LAST), 0),
+        offered=sum(rows_of(node) for _, node in nodes if node.get("Subplan Name") in parts[-2:-1]),
+        found=next((rows_of(node) for part, node in nodes if part == _LAST), 0),
     )
 
 
@@ -157,9 +89,9 @@ def advise(reading: Reading, space: Space, request: Request, hits: int) -> Itera
         yield _why_it_fell_short(reading, space, wanted)
     elif reading.rung == EXACT:
         yield _why_all_was_read(reading, space)
-    if request.max_distance is not None and hits < min(request.limit, reading.found - request.offset):
+    if request.reach is not None and hits < min(request.limit, reading.found - request.offset):
         yield (
-            f"{counted(hits, 'hit')} came within the distance {request.max_distance:g}; a larger max_distance, or a"
+            f"{counted(hits, 'hit')} came within the distance {request.reach:g}; a larger max_distance, or a"
             " smaller min_score, gives more"
         )
     if request.filter and reading.documents_tried >= MANY_DOCUMENTS:
@@ -170,15 +102,6 @@ def advise(reading: Reading, space: Space, request: Request, hits: int) -> Itera
                 f"declaring {field.name} would help the filter:"
                 f" searchapp collection field add {space.collection} {declared}"
             )
-
-
-def without_vectors(text: str) -> str:
-    """A plan's text with ``[...]`` for its vectors, which are thousands of digits each.
-
-    >>> without_vectors("Order By: (embedding <=> '[0.5,-1e-05]'::vector)")
-    "Order By: (embedding <=> '[...]'::vector)"
-    """
-    return re.sub(r"'\[[-+.,e0-9]+\]'", "'[...]'", text)
 
 
 def _why_it_fell_short(reading: Reading, space: Space, wanted: int) -> str:
@@ -219,7 +142,7 @@ def _is_exact(space: Space, request: Request) -> bool:
     return request.exact or nearest.is_exact(space, count, filtered=request.condition() is not None)
 
 
-def _executed(node: dict[str, Any], part: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def executed(node: dict[str, Any], part: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """The nodes of a plan that were run, each with the part of the statement that it stands in: a CTE, by its name,
     the last rung, or neither (empty). The rungs before the last are CTEs, and an Append puts all together.
     """
@@ -231,7 +154,7 @@ def _executed(node: dict[str, Any], part: str = "") -> Iterator[tuple[str, dict[
         part = part or _LAST
     yield part, node
     for child in node.get("Plans", ()):
-        yield from _executed(child, part)
+        yield from executed(child, part)
 
 
 def _index(node: dict[str, Any]) -> str:
@@ -240,7 +163,7 @@ def _index(node: dict[str, Any]) -> str:
     return "" if name.endswith("_pkey") else name
 
 
-def _rows(node: dict[str, Any]) -> int:
+def rows_of(node: dict[str, Any]) -> int:
     """How many rows a node has read, in all its loops; the server tells the mean of a loop, rounded."""
     loops: int = node["Actual Loops"]
     if loops > 1 and _is_look_up(node):
@@ -259,19 +182,10 @@ def _removed(node: dict[str, Any]) -> int:
 def _tried(node: dict[str, Any]) -> int:
     """How many of a node's rows the filter tried: all, or those left out where an index had found them."""
     by_index = node["Node Type"] == "Bitmap Heap Scan" or _index(node)
-    return _removed(node) if by_index else _rows(node)
+    return _removed(node) if by_index else rows_of(node)
 
 
 def _is_look_up(node: dict[str, Any]) -> bool:
     """Whether each loop of a node reads one document, by its id."""
     by_id = re.fullmatch(r"documents_[0-9]+_pkey", node.get("Index Name", ""))
     return by_id is not None and not node["Parallel Aware"]
-
-
-def _ef_search(statement: bytes, rung: str) -> int | None:
-    """What a statement sets for a rung by the HNSW index."""
-    if rung not in {FIRST, WIDER}:
-        return None
-    # a filter's text cannot pass for it: its quotes are doubled
-    found = re.findall(rb"set_config\('hnsw\.ef_search', '([0-9]+)', true\)", statement)
-    return int(found[0 if rung == FIRST else 1])

@@ -10,16 +10,23 @@ from typing import Any, NamedTuple, overload
 class Hit(NamedTuple):  # five times as fast to make as a frozen dataclass
     """One document found.
 
-    ``passage`` is the piece of its text that is nearest; ``distance`` is cosine distance, 0 to 2; ``score`` is
-    1 - ``distance``, larger is better.
+    ``passage`` is the piece of its text that is nearest, or has most of the words; ``score`` says how good it is,
+    larger is better. ``vector_score``, which is 1 - ``distance``, and ``text_score``, which is BM25, say what meaning
+    and words gave it: ``score`` is the one of a search by that alone, and both of them fused in a hybrid. ``distance``
+    is cosine distance, 0 to 2. None is what was not asked for, or the distance of a document without a chunk.
+    ``highlights`` are where words of the query stand in ``passage``: pairs of start and end; only where these were
+    asked for.
     """
 
     key: str
     title: str | None
     passage: str
     score: float
-    distance: float
+    distance: float | None
     metadata: dict[str, Any]
+    vector_score: float | None = None
+    text_score: float | None = None
+    highlights: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +39,12 @@ class Took:
 
 @dataclass(frozen=True, slots=True)
 class Hits(Sequence[Hit]):
-    """The hits of one search, nearest first.
+    """The hits of one search, best first.
 
-    ``exact`` says whether this answer came from a scan of everything; ``complete`` is false while documents lack their
-    chunks in the space asked. ``cursor`` asks for the next page, which begins behind the last hit: there is one where
-    the answer was asked exactly and the page is full.
+    ``mode`` says how the question was asked: ``vector``, ``text`` or ``hybrid``. ``exact`` says whether the answer came
+    from a scan of everything; ``complete`` is false while documents lack what is asked: their chunks in the space, or
+    their words. ``cursor`` asks for the next page, which begins behind the last hit: there is one where the page is
+    full and, in the mode ``vector``, the answer was asked exactly.
     """
 
     hits: tuple[Hit, ...]

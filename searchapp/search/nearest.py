@@ -143,6 +143,20 @@ def is_exact(space: Space, count: int, *, filtered: bool) -> bool:
     )
 
 
+def candidates_near(
+    space: Space, vector: ColumnElement[Any], count: int, *, condition: ColumnElement[bool] | None, exact: bool
+) -> tuple[Scan, Select[Any]]:
+    """The documents of a space that are nearest to a vector, as a part of another statement.
+
+    :param condition: what a document must satisfy.
+    :return: the scan, whose CTEs that statement must have; and ``document_id, start, length, distance, exact``.
+    """
+    scan = _Chunks(space, vector, condition)
+    exact = exact or is_exact(space, count, filtered=condition is not None)
+    hits = _hits(scan, count, exact)
+    return scan, select(*hits.c).order_by(hits.c.distance, hits.c.document_id).limit(literally(count))
+
+
 @dataclass(frozen=True, slots=True)
 class After:
     """The last hit of the page before, and how many hits as far as that were shown: each a parameter or a column."""

@@ -15,7 +15,11 @@ from searchapp.fields import Field
 from searchapp.models import Document
 from searchapp.search.filters import compile_filter
 
-MODES = ("vector",)
+VECTOR = "vector"
+TEXT = "text"
+HYBRID = "hybrid"
+MODES = (VECTOR, TEXT, HYBRID)
+MAX_QUERY = 100_000  # characters
 MAX_LIMIT = 100_000
 MAX_OFFSET = 100_000
 MAX_TIMEOUT = 86_400.0  # seconds
@@ -29,6 +33,7 @@ class Request:
     :param offset: how many of the nearest are left out before them, 0 to 100,000.
     :param filter: what a hit's metadata must satisfy.
     :param exact: compare with every passage instead of asking the index.
+    :param min_score: hits have at least this score; None: whatever they have.
     :param max_distance: hits are no farther than this; None: however far.
     :param timeout: the database ends the search after so many seconds; None: as it is set there.
     """
@@ -37,6 +42,7 @@ class Request:
     offset: int = 0
     filter: Mapping[str, Any] | None = None
     exact: bool = False
+    min_score: float | None = None
     max_distance: float | None = None
     timeout: float | None = None
 
@@ -55,9 +61,19 @@ class Request:
         compiled = None if self.filter is None else compile_filter(self.filter, Document.metadata_)
         return compiled if self.filter else None
 
+    @cached_property
+    def reach(self) -> float | None:
+        """How far a hit may be where its score is 1 - distance; None: however far."""
+        return as_max_distance(self.min_score, self.max_distance)
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether hits are left out for what they score."""
+        return self.min_score is not None or self.max_distance is not None
+
     def includes(self, distance: float) -> bool:
         """Whether a hit may be so far."""
-        return self.max_distance is None or distance <= self.max_distance
+        return self.reach is None or distance <= self.reach
 
 
 def request(
@@ -71,29 +87,40 @@ def request(
 ) -> Request:
     """Make a request that can be.
 
-    :param min_score: hits have at least this score, which is 1 - distance.
     :raises errors.InvalidInput, errors.InvalidFilter: a value that cannot be.
     """
     check_limit(limit)
     check_offset(offset)
     if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_TIMEOUT):
         raise errors.InvalidInput(f"timeout is {timeout!r}; expected seconds, over 0 and at most {MAX_TIMEOUT:,.0f}")
-    made = Request(limit, offset, filter, exact, as_max_distance(min_score, max_distance), timeout)
-    made.condition()  # raises where there can be none
+    made = Request(limit, offset, filter, exact, min_score, max_distance, timeout)
+    _ = made.reach, made.condition()  # which raise where there can be none
     return made
 
 
-def check_query(query: str, mode: str) -> None:
+def check_query(query: str, mode: str | None) -> None:
     """Check what is asked and how, before a model is loaded for it.
 
-    :raises errors.InvalidInput: an empty query, an unknown mode.
+    :raises errors.InvalidInput: an empty query, one that is too long, an unknown mode.
     """
     if not query.strip():
         raise errors.InvalidInput("the query is empty; say what to look for")
     if not values.is_storable(query):
         raise errors.InvalidInput("the query has a NUL or what is not UTF-8; expected plain text")
+    if len(query) > MAX_QUERY:
+        raise errors.InvalidInput(f"the query has {len(query):,} characters; at most {MAX_QUERY:,} can be asked")
+    if mode is not None:
+        check_mode(mode)
+
+
+def check_mode(mode: str) -> str:
+    """Return a mode that there is.
+
+    :raises errors.InvalidInput: there is no such mode.
+    """
     if mode not in MODES:
         raise errors.InvalidInput(f"mode is {mode!r}; expected one of: {', '.join(MODES)}")
+    return mode
 
 
 def check_limit(limit: int) -> int:

@@ -3,42 +3,92 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ClauseElement, ColumnElement, bindparam, cast, func, literal_column, select, true
-from sqlalchemy.types import Boolean
+from sqlalchemy import (
+    ClauseElement,
+    ColumnElement,
+    Double,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import BigInteger, Boolean
 
 from searchapp import spaces
-from searchapp.search.nearest import After, nearest_to
-from searchapp.search.request import Request
+from searchapp.search import lexical, nearest
+from searchapp.search.hybrid import Fusion, hybrid_of
+from searchapp.search.lexical import Asked, words_of
+from searchapp.search.nearest import nearest_to
+from searchapp.search.question import Question
+from searchapp.search.request import TEXT, VECTOR
 from searchapp.spaces import Space
 from searchapp.wire import RAW_DIALECT, Vector, VectorArray, quote
 
-# Some 3 kB each.
+# Some 3 to 10 kB each.
 SHAPES_KEPT = 512
 # Stands for the filter's condition until its values are known.
 _CONDITION = b"\0condition\0"  # which no text or name of a statement can have
+# The vectors of a statement for many.
+_EACH = "asked"
 
 
-def text_of(
-    space: Space, request: Request, *, after: bool = False, many: bool = False, ef_search: int | None = None
-) -> bytes:
-    """The SQL text of a search, in which ``$1`` is the vector, or with ``many`` the array of vectors; where they are
-    asked for, there follow the greatest distance, and the distance, key and number of ties of the last hit before.
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL text with ``$1``, ``$2``, ..., and the names of the values that these are.
+
+    They are ``vector`` or ``vectors``; ``text``, ``phrases`` and ``excluded``; ``min_score`` and ``max_distance``; and
+    ``place``, ``key`` and ``tied``, or ``place`` and ``id``, of the last hit before.
+    """
+
+    text: bytes
+    parameters: tuple[str, ...]
+
+
+def statement_of(
+    space: Space, question: Question, *, after: bool = False, many: bool = False, ef_search: int | None = None
+) -> Statement:
+    """The statement of a search.
 
     :param after: whether it goes on behind a hit.
+    :param many: whether it is for an array of vectors; in the mode ``vector`` alone.
     :param ef_search: the least that the index is asked with, instead of the space's; None: the space's. ``current`` is
         about the space's either way.
-    :return: its columns are those of :func:`searchapp.nearest`, then ``current``: not true where the collection has
-        another space by now, and with ``many`` ``place``: the vector's in the array, from 1. A vector's rows are in
-        their order.
+    :return: its columns are those of the mode's builder: ``nearest_to``, ``words_of`` or ``hybrid_of``; then
+        ``current``: not true where the collection has another space by now, and with ``many`` ``place``: the vector's
+        in the array, from 1. A vector's rows are in their order.
     """
+    request, query = question.request, question.query
     condition = request.condition(space.fields)
-    filtered, bounded = condition is not None, request.max_distance is not None
-    text = _compile(space, request.limit, request.offset, filtered, request.exact, bounded, after, many, ef_search)
-    return text if condition is None else text.replace(_CONDITION, _render_condition(condition).encode())
+    by_distance = question.mode == VECTOR
+    shape = _Shape(
+        mode=question.mode,
+        limit=request.limit,
+        offset=request.offset,
+        filtered=condition is not None,
+        exact=request.exact,
+        min_score=not by_distance and request.min_score is not None,
+        max_distance=(request.reach if by_distance else request.max_distance) is not None,
+        after=after,
+        many=many,
+        ef_search=ef_search,
+        phrases=query is not None and bool(query.phrases),
+        excluded=query is not None and bool(query.excluded),
+        fusion=question.fusion,
+        candidates=question.candidates,
+    )
+    made = _compile(space, shape)
+    if condition is None:
+        return made
+    return Statement(made.text.replace(_CONDITION, _render_condition(condition).encode()), made.parameters)
 
 
 def rows_of(space: Space, condition: ColumnElement[bool] | None) -> str:
@@ -61,49 +111,127 @@ def rows_of(space: Space, condition: ColumnElement[bool] | None) -> str:
     return f"{text} JOIN {document} ON {on}{bounds} AND {_render_condition(condition)}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What a statement's text depends on, its values and the filter apart."""
+
+    mode: str
+    limit: int
+    offset: int
+    filtered: bool
+    exact: bool
+    min_score: bool
+    max_distance: bool
+    after: bool
+    many: bool
+    ef_search: int | None
+    phrases: bool
+    excluded: bool
+    fusion: Fusion
+    candidates: int
+
+
+class _Parameters:
+    """The parameters of a statement, numbered as they are asked for."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+    def __call__(self, name: str, type_: Any) -> ColumnElement[Any]:
+        self.names.append(name)
+        return literal_column(f"${len(self.names)}::{type_.compile(dialect=RAW_DIALECT)}", type_)
+
+
 @lru_cache(SHAPES_KEPT)
-def _compile(
-    space: Space,
-    limit: int,
-    offset: int,
-    filtered: bool,
-    exact: bool,
-    bounded: bool,
-    after: bool,
-    many: bool,
-    ef_search: int | None,
-) -> bytes:
-    numbers = itertools.count(2)
+def _compile(space: Space, shape: _Shape) -> Statement:
+    scanned = space if shape.ef_search is None else dataclasses.replace(space, ef_search=shape.ef_search)
+    parameter = _Parameters() if shape.mode == TEXT else _Parameters("vectors" if shape.many else "vector")
+    if shape.mode == VECTOR:
+        statement = _nearest_to_each(scanned, shape, parameter) if shape.many else _nearest(scanned, shape, parameter)
+    else:
+        statement = (_by_words if shape.mode == TEXT else _by_both)(scanned, shape, parameter)
+    text = _render(statement.add_columns(spaces.is_current(space).label("current"), *_place(shape)))
+    return Statement(text.encode(), tuple(parameter.names))
 
-    def parameter(type_: str) -> ColumnElement[Any]:
-        return literal_column(f"${next(numbers)}::{type_}")
 
-    max_distance = parameter("float8") if bounded else None
-    last = After(parameter("float8"), parameter("text"), parameter("int8")) if after else None
-    where = literal_column(_CONDITION.decode(), Boolean) if filtered else None
-    current = spaces.is_current(space).label("current")
-    scanned = space if ef_search is None else dataclasses.replace(space, ef_search=ef_search)
+def _nearest(space: Space, shape: _Shape, parameter: _Parameters, vector: ColumnElement[Any] | None = None) -> Any:
+    return nearest_to(
+        space,
+        _vector(space) if vector is None else vector,
+        limit=shape.limit,
+        offset=shape.offset,
+        condition=_condition(shape),
+        max_distance=parameter("max_distance", Double()) if shape.max_distance else None,
+        after=nearest.After(*_last(parameter)) if shape.after else None,
+        exact=shape.exact,
+    )
 
-    def nearest(vector: ColumnElement[Any]) -> Any:
-        return nearest_to(
-            scanned,
-            vector,
-            limit=limit,
-            offset=offset,
-            condition=where,
-            max_distance=max_distance,
-            after=last,
-            exact=exact,
-        )
 
-    if not many:
-        vector = bindparam("vector", None, Vector(space.vector_schema))
-        return _render(nearest(vector).add_columns(current)).encode()
+def _nearest_to_each(space: Space, shape: _Shape, parameter: _Parameters) -> Any:
     vectors = cast(bindparam("vectors", None), VectorArray(space.vector_schema))
-    asked = func.unnest(vectors).table_valued("vector", with_ordinality="place").render_derived("asked")
-    hits = nearest(literal_column("asked.vector")).lateral()  # a name: the column would bring its table into each part
-    statement = select(*hits.c, current, asked.c.place).select_from(asked.join(hits, true()))
-    return _render(statement.order_by(asked.c.place, hits.c.distance, hits.c.key)).encode()
+    each = func.unnest(vectors).table_valued("vector", with_ordinality="place").render_derived(_EACH)
+    # by its name: the column would bring its table into each part
+    hits = _nearest(space, shape, parameter, literal_column(f"{_EACH}.vector")).lateral()
+    statement = select(*hits.c).select_from(each.join(hits, true()))
+    return statement.order_by(each.c.place, hits.c.distance, hits.c.key)
+
+
+def _by_words(space: Space, shape: _Shape, parameter: _Parameters) -> Any:
+    return words_of(
+        space,
+        _asked(shape, parameter),
+        limit=shape.limit,
+        offset=shape.offset,
+        condition=_condition(shape),
+        min_score=parameter("min_score", Double()) if shape.min_score else None,
+        after=_last_scored(parameter) if shape.after else None,
+    )
+
+
+def _by_both(space: Space, shape: _Shape, parameter: _Parameters) -> Any:
+    return hybrid_of(
+        space,
+        _vector(space),
+        _asked(shape, parameter),
+        limit=shape.limit,
+        offset=shape.offset,
+        candidates=shape.candidates,
+        condition=_condition(shape),
+        fusion=shape.fusion,
+        min_score=parameter("min_score", Double()) if shape.min_score else None,
+        max_distance=parameter("max_distance", Double()) if shape.max_distance else None,
+        after=_last_scored(parameter) if shape.after else None,
+        exact=shape.exact,
+    )
+
+
+def _vector(space: Space) -> ColumnElement[Any]:
+    return bindparam("vector", None, Vector(space.vector_schema))
+
+
+def _asked(shape: _Shape, parameter: _Parameters) -> Asked:
+    texts = ARRAY(Text())
+    return Asked(
+        parameter("text", Text()),
+        parameter("phrases", texts) if shape.phrases else None,
+        parameter("excluded", texts) if shape.excluded else None,
+    )
+
+
+def _last(parameter: _Parameters) -> tuple[ColumnElement[Any], ColumnElement[Any], ColumnElement[Any]]:
+    return parameter("place", Double()), parameter("key", Text()), parameter("tied", BigInteger())
+
+
+def _last_scored(parameter: _Parameters) -> lexical.After:
+    return lexical.After(parameter("place", Double()), parameter("id", Uuid()))
+
+
+def _condition(shape: _Shape) -> ColumnElement[bool] | None:
+    return literal_column(_CONDITION.decode(), Boolean) if shape.filtered else None
+
+
+def _place(shape: _Shape) -> list[ColumnElement[int]]:
+    return [literal_column(f"{_EACH}.place")] if shape.many else []
 
 
 def _render_condition(condition: ColumnElement[bool]) -> str:

@@ -28,7 +28,10 @@ def test_collections_are_created_listed_shown_and_dropped(run: Run, db: Client) 
     assert run("collection", "list", "--json").stdout == "[]\n"
 
     done = run("collection", "create", "things", "--chunk-tokens", "100")
-    assert done.stdout == "created things (all-MiniLM-L6-v2, 384 dimensions; 100 tokens, 12 of them overlapping)\n"
+    assert (
+        done.stdout
+        == "created things (all-MiniLM-L6-v2, 384 dimensions; 100 tokens, 12 of them overlapping; words: english)\n"
+    )
     again = run("collection", "create", "things")
     assert commands.error_of(again) == "the collection things exists already"
     db.ingest([Document("a", "word " * 200, None, {})], collection="things")
@@ -47,6 +50,8 @@ def test_collections_are_created_listed_shown_and_dropped(run: Run, db: Client) 
         "dimensions": 384,
         "chunking": "100 tokens, 12 of them overlapping",
         "fields": {},
+        "language": "english",
+        "words_complete": True,
         "documents": 1,
         "chunks": 3,
         "indexed": True,
@@ -56,7 +61,7 @@ def test_collections_are_created_listed_shown_and_dropped(run: Run, db: Client) 
     }
     lines = run("collection", "show", "things").stdout.splitlines()
     assert lines[0] == "name         things"
-    assert len(lines) == 13
+    assert len(lines) == 14
 
     done = run("collection", "drop", "things")
     assert (done.returncode, done.stdout, done.stderr) == (0, "dropped things with its 1 document\n", "")

@@ -95,7 +95,14 @@ def test_strings_come_out_as_they_went_in(naughty: Ingested) -> None:
 
 def test_strings_are_queries(naughty: Ingested, strings: list[str]) -> None:
     for each in filter(str.strip, strings):
-        assert len(naughty.db.search(each, collection="naughty", limit=1)) == 1
+        assert len(naughty.db.search(each, collection="naughty", limit=1, mode="vector")) == 1
+        for mode in ("text", "hybrid"):
+            try:
+                hits = naughty.db.search(each, collection="naughty", limit=1, mode=mode)
+            except errors.InvalidInput:
+                assert each.strip().startswith(("-", '"', "“"))  # it only says what is not wanted
+            else:
+                assert len(hits) <= 1
 
 
 def test_strings_are_filters(naughty: Ingested, strings: list[str]) -> None:

@@ -75,7 +75,7 @@ def url(server: database.Parameters, template: str, registry: Registry) -> Itera
 @pytest.fixture(scope="module")
 def answers(url: str, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("search")
-    search = ["search", "crimson sneakers", "--collection", "things"]
+    search = ["search", "crimson sneakers", "--collection", "things", "--mode", "vector"]
     calls = [
         [*search, "--json", "--limit", "100000", "--exact", "--filter", '{"kind": {"$ne": "filler"}}'],
         [*search, "--csv", "-n", "4"],
@@ -118,8 +118,10 @@ def test_json_is_one_object_with_these_names(answers: Answers) -> None:
     assert all(isinstance(each, float) for each in found["took_ms"].values())
     assert [hit["key"] for hit in found["hits"]][:2] == ["shoes", "hat"]
     for hit in found["hits"]:
-        assert list(hit) == ["key", "title", "passage", "score", "distance", "metadata"]
-        assert hit["score"] == pytest.approx(1 - hit["distance"])
+        assert list(hit)[:6] == ["key", "title", "passage", "score", "distance", "metadata"]
+        assert list(hit)[6:] == ["vector_score", "text_score", "highlights"]
+        assert hit["score"] == hit["vector_score"] == pytest.approx(1 - hit["distance"])
+        assert (hit["text_score"], hit["highlights"]) == (None, [])
 
 
 def test_json_and_csv_give_the_documents_back_as_they_are(answers: Answers) -> None:
@@ -156,8 +158,8 @@ def test_explained_programs_get_one_object(answers: Answers) -> None:
     assert answers.explained_as_json.stdout.count("\n") == 1
     told = json.loads(answers.explained_as_json.stdout)
     assert list(told) == [
-        *("rung", "index", "ef_search", "passages_scanned", "documents_scanned", "hits", "took_ms", "advice", "plan"),
-        *("exact", "rows_scanned"),
+        *("mode", "rung", "index", "ef_search", "passages_scanned", "documents_scanned", "postings_scanned"),
+        *("hits", "took_ms", "advice", "plan", "exact", "rows_scanned"),
     ]
     assert (told["rung"], told["exact"], told["hits"]) == ("exact", True, 10)
     assert list(told["took_ms"]) == ["encode", "database", "fetch"]

@@ -15,8 +15,9 @@ from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.search import asking
 from searchapp.search.hits import Hits
+from searchapp.search.question import Question
 from searchapp.search.request import Request
-from searchapp.search.statements import text_of
+from searchapp.search.statements import statement_of
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from searchapp.wire import Parameter
@@ -42,7 +43,7 @@ def space(db: Client, chunks: list[Array]) -> Space:
     return fill(db, "things", chunks, lambda number: {"third": number % 3})
 
 
-def told(hits: Hits) -> list[tuple[str, str, float]]:
+def told(hits: Hits) -> list[tuple[str, str, float | None]]:
     return [(hit.key, hit.passage, hit.distance) for hit in hits]
 
 
@@ -174,7 +175,7 @@ def test_a_search_is_one_round_trip_that_is_prepared(
     monkeypatch.setattr(psycopg.RawCursor, "execute", noting)
     for query in QUERIES:
         db.search_by_vector(query, collection="things")
-    assert run == [text_of(space, Request(limit=10))] * len(QUERIES)
+    assert run == [statement_of(space, Question(Request(limit=10))).text] * len(QUERIES)
     with driver_of(engine) as driver:
         prepared = driver.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%hnsw%'")
         assert prepared.fetchone() == (1,)
@@ -206,7 +207,7 @@ def test_settings_do_not_outlive_a_search(db: Client, engine: Engine, space: Spa
 
 
 def test_the_vector_is_sent_in_binary(db: Client, engine: Engine, space: Space) -> None:
-    text = text_of(space, Request(limit=10))
+    text = statement_of(space, Question(Request(limit=10))).text
     assert b"$1" in text
     assert b"$2" not in text
     rows = database.Reader(engine).fetch(text, [Parameter(QUERIES[0])])
@@ -218,7 +219,7 @@ def test_the_vector_is_sent_in_binary(db: Client, engine: Engine, space: Space) 
 def test_offset_and_thresholds_cut_what_comes_back(db: Client, space: Space, exact: bool, count: int) -> None:
     assert space.indexed
 
-    def ask(**options: Any) -> list[list[tuple[str, str, float]]]:
+    def ask(**options: Any) -> list[list[tuple[str, str, float | None]]]:
         if count == 1:
             return [told(db.search_by_vector(QUERIES[1], collection="things", exact=exact, **options))]
         answers = db.search_many_by_vector(QUERIES[1 : count + 1], collection="things", exact=exact, **options)
@@ -227,7 +228,8 @@ def test_offset_and_thresholds_cut_what_comes_back(db: Client, space: Space, exa
     whole = ask(limit=30)
     assert ask(limit=20, offset=10) == [hits[10:] for hits in whole]
     middle = whole[0][15][2]
-    below = [[hit for hit in hits if hit[2] <= middle] for hits in whole]
+    assert middle is not None
+    below = [[hit for hit in hits if hit[2] is not None and hit[2] <= middle] for hits in whole]
     assert ask(limit=30, max_distance=middle) == below
     assert ask(limit=10, offset=5, max_distance=middle) == [hits[5:15] for hits in below]
     assert ask(limit=30, min_score=2) == [[] for _ in whole]

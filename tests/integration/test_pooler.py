@@ -126,7 +126,7 @@ def left_in_sessions(url: str) -> list[set[str]]:
     return [{name for (name,) in rows} - TRACKED for rows in in_every_session(url, query)]
 
 
-def told(hits: Hits) -> list[tuple[str, float]]:
+def told(hits: Hits) -> list[tuple[str, float | None]]:
     return [(hit.key, hit.distance) for hit in hits]
 
 

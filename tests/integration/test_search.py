@@ -22,13 +22,13 @@ def things(db: Client) -> Client:
 
 
 def test_search_finds_what_means_the_same(things: Client) -> None:
-    hits = things.search("crimson sneakers", collection="things")
+    hits = things.search("crimson sneakers", collection="things", mode="vector")
     assert hits[0].key == "shoes"
     assert len(hits) == 4
     assert hits.complete
     assert hits.mode == "vector"
-    assert [hit.distance for hit in hits] == sorted(hit.distance for hit in hits)
-    assert hits[0].score == pytest.approx(1 - hits[0].distance)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert hits[0].distance == pytest.approx(1 - hits[0].score)
     assert hits[0].passage == "Red running shoes"
     assert hits[0].metadata == {"kind": "clothes", "price": 80}
     assert hits.took_ms.encode > 0

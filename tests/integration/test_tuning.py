@@ -17,8 +17,9 @@ from searchapp.evaluation import tuning
 from searchapp.evaluation.tuning import Measured
 from searchapp.ingest import load
 from searchapp.search import asking
+from searchapp.search.question import Question
 from searchapp.search.request import Request
-from searchapp.search.statements import text_of
+from searchapp.search.statements import statement_of
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from tests import conftest
@@ -174,10 +175,10 @@ def test_a_collection_that_changes_meanwhile_is_left_as_it_is(db: Client, engine
 def test_another_ef_search_is_tried_of_a_space_that_is_current_alone(db: Client, loaded: str) -> None:
     space = db.space(loaded)
     former = dataclasses.replace(space, ef_search=space.ef_search + 1)
-    asked = Request(limit=10)
-    assert len(asking.ask_one(db._reader, space, VECTORS[0], request=asked, ef_search=777)[0]) == 10
-    assert b"'777'" in text_of(space, asked, ef_search=777)
-    assert b"'777'" not in text_of(space, asked)
+    asked = Question(Request(limit=10))
+    assert len(asking.ask_one(db._reader, space, VECTORS[0], asked, ef_search=777)) == 10
+    assert b"'777'" in statement_of(space, asked, ef_search=777).text
+    assert b"'777'" not in statement_of(space, asked).text
     for ef_search in (None, space.ef_search, 777):
         with pytest.raises(asking.Outdated):
-            asking.ask_one(db._reader, former, VECTORS[0], request=asked, ef_search=ef_search)
+            asking.ask_one(db._reader, former, VECTORS[0], asked, ef_search=ef_search)

@@ -13,8 +13,9 @@ from searchapp import errors
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.fields import Field
-from searchapp.search import explaining
+from searchapp.search import explaining, trial
 from searchapp.search.explanation import EXACT, FILTER, FIRST, WIDER, Explanation
+from searchapp.search.question import Question
 from searchapp.search.request import request
 from searchapp.spaces import Space
 from tests import conftest
@@ -164,10 +165,10 @@ def test_a_collection_without_index_or_without_anything_is_told(db: Client, engi
 def test_declaring_fields_is_advised_where_the_filter_reads_much(db: Client, space: Space) -> None:
     def advised(filter: dict[str, Any], declared: tuple[Field, ...] = ()) -> list[str]:
         asked = request(10, filter=filter)
-        trial = explaining.ask(db._reader, space, VECTOR, request=asked)
-        reading = explaining.read_plan(trial.plan, space, asked)
+        tried = trial.ask(db._reader, space, VECTOR, Question(asked))
+        reading = explaining.read_plan(tried.plan, space, asked)
         known = dataclasses.replace(space, fields=declared)
-        return list(explaining.advise(reading, known, asked, len(trial.rows)))
+        return list(explaining.advise(reading, known, asked, len(tried.rows)))
 
     number = "declaring number would help the filter: searchapp collection field add things number:number"
     assert number in advised({"number": {"$lt": 30}})

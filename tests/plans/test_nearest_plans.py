@@ -17,8 +17,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import searchapp
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
+from searchapp.search.question import Question
 from searchapp.search.request import Request
-from searchapp.search.statements import rows_of, text_of
+from searchapp.search.statements import rows_of, statement_of
 from searchapp.spaces import Space
 from searchapp.wire import ArrayParameter, Parameter
 from tests import conftest
@@ -83,7 +84,7 @@ def test_other_partitions_are_not_touched(engine: Engine, space: Space, registry
 
 def test_a_prepared_search_is_planned_once(engine: Engine, space: Space) -> None:
     """A cast that depends on the vector would make its generic plan look dearer than planning it each time."""
-    text = text_of(space, Request(limit=10))
+    text = statement_of(space, Question(Request(limit=10))).text
     with driver_of(engine) as driver:
         cursor = psycopg.RawCursor(driver)
         for vector in random_vectors(12):
@@ -103,7 +104,7 @@ def plan_of_text(engine: Engine, text: bytes, parameters: Sequence[Any]) -> str:
 
 @pytest.mark.parametrize("filter", [None, {"often": 1}])
 def test_many_vectors_go_by_the_index_each(engine: Engine, space: Space, filter: dict[str, int] | None) -> None:
-    text = text_of(space, Request(limit=10, filter=filter), many=True)
+    text = statement_of(space, Question(Request(limit=10, filter=filter)), many=True).text
     plan = plan_of_text(engine, text, [ArrayParameter(random_vectors(5), space.vector_oid)])
     assert f"Index Scan using space_{space.id}_hnsw on chunks_{space.id} (actual rows=20.00 loops=5)" in plan or (
         filter and f"Index Scan using space_{space.id}_hnsw" in plan
@@ -114,14 +115,16 @@ def test_many_vectors_go_by_the_index_each(engine: Engine, space: Space, filter:
 @pytest.mark.parametrize("filter", [None, {"$or": [{"often": 1}, {"rare": 5}]}])
 def test_thresholds_and_offsets_go_by_the_index(engine: Engine, space: Space, filter: dict[str, Any] | None) -> None:
     request = Request(limit=10, offset=5, filter=filter, max_distance=0.001)  # which nobody meets
-    plan = plan_of_text(engine, text_of(space, request), [Parameter(random_vectors(1)[0]), request.max_distance])
+    plan = plan_of_text(
+        engine, statement_of(space, Question(request)).text, [Parameter(random_vectors(1)[0]), request.max_distance]
+    )
     assert plan.count(f"Index Scan using space_{space.id}_hnsw") == 1
     assert "(never executed)" in plan
     assert f"documents_{space.collection_id}_pkey" in plan
 
 
 def test_a_page_by_cursor_reads_everything_once(engine: Engine, space: Space) -> None:
-    text = text_of(space, Request(limit=10, exact=True), after=True)
+    text = statement_of(space, Question(Request(limit=10, exact=True)), after=True).text
     plan = plan_of_text(engine, text, [Parameter(random_vectors(1)[0]), 0.5, "0001", 1])
     assert "hnsw" not in plan
     assert len(re.findall(rf"Scan .*on chunks_{space.id}\b", plan)) == 1

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from searchapp.fields import Field
-from searchapp.search import explaining, explanation, filters
+from searchapp.search import explanation, filters, trial
 from searchapp.search.explaining import Reading, advise, read_plan
 from searchapp.search.explanation import EXACT, FILTER, FIRST, WIDER, Explanation, Times
-from searchapp.search.request import Request, request
+from searchapp.search.request import VECTOR, Request, request
 from searchapp.spaces import Chunking, Space
 
 SPACE = Space(
@@ -28,13 +28,15 @@ SPACE = Space(
     chunks_per_document=1.0,
     chunks=60_000,
     fields=(),
+    language=None,
+    words_complete=True,
     vector_schema="public",
     vector_oid=1,
 )
 SHORT = Reading(EXACT, None, passages=60_000, documents=0, documents_tried=0, fell_short=True, offered=20, found=60_000)
 
 
-@pytest.mark.parametrize("module", [explaining, explanation, filters])
+@pytest.mark.parametrize("module", [explanation, filters, trial])
 def test_the_examples_are_right(module: Any) -> None:
     done = doctest.testmod(module)
     assert done.attempted
@@ -167,7 +169,7 @@ def test_a_filter_that_several_indexes_answer_names_them_all() -> None:
 
 
 def test_people_get_a_line_each() -> None:
-    told = Explanation(EXACT, None, None, 1200, 1, 0, Times(1, 2.25, 0), ("do this", "or that"), "")
+    told = Explanation(VECTOR, EXACT, None, None, 1200, 1, 0, 0, Times(1, 2.25, 0), ("do this", "or that"), "")
     assert str(told).splitlines() == [
         "answer   no hits, exact: compared with all that the filter keeps",
         "read     1,200 passages, and 1 document for the filter",
