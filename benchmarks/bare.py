@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,8 +11,9 @@ import numpy.typing as npt
 import psycopg
 from psycopg import sql
 
-from searchapp.search import statements
+from searchapp.search.question import Question
 from searchapp.search.request import Request
+from searchapp.search.statements import statement_of
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from searchapp.wire import Parameter
@@ -49,6 +51,10 @@ class Bare:
     ) -> None:
         self.connection.close()
 
+    def run(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
+        """Run a statement, prepared once for all values, and fetch all."""
+        return self._cursor.execute(statement, parameters, prepare=True, binary=True).fetchall()
+
     def rows(self, statement: str, vector: Array, *, prepare: bool = True) -> list[Any]:
         """Run a statement for one vector, prepared once for all of them or not at all, and fetch all."""
         return self._cursor.execute(statement, [Parameter(vector)], prepare=prepare, binary=True).fetchall()
@@ -56,7 +62,7 @@ class Bare:
 
 def search_statement(space: Space) -> str:
     """The statement that ``search_by_vector`` runs for ten hits."""
-    return statements.text_of(space, Request(limit=10)).decode()
+    return statement_of(space, Question(Request(limit=10))).text.decode()
 
 
 def exact_statement(space: Space) -> str:

@@ -139,8 +139,11 @@ class Bench:
         self.checkpoint()
         return Labelled("labelled", documents)
 
-    def load(self, name: str, rows: int, documents: list[Document] | None = None) -> Loaded:
-        """Load documents, the corpus's or given ones, with its vectors, and note when the index is begun."""
+    def load(self, name: str, rows: int, documents: list[Document] | None = None, *, words: bool = False) -> Loaded:
+        """Load documents, the corpus's or given ones, with its vectors, and note when the index is begun.
+
+        :param words: whether their words are made as well.
+        """
         marks: list[float] = []
 
         def on_progress(progress: Progress) -> None:
@@ -150,7 +153,7 @@ class Bench:
         documents = (self.corpus.documents if documents is None else documents)[:rows]
         vectors = self.corpus.vectors[:rows]
         started = time.perf_counter()
-        self.db.load_vectors(documents, vectors, collection=name, model=MODEL, on_progress=on_progress)
+        self.db.load_vectors(documents, vectors, collection=name, model=MODEL, words=words, on_progress=on_progress)
         ended = time.perf_counter()
         if not marks:
             raise RuntimeError("load_vectors did not say when it began the index")

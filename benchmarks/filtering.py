@@ -18,8 +18,9 @@ from benchmarks.bare import Places
 from benchmarks.bench import Bench, benchmark
 from benchmarks.goals import Result
 from benchmarks.judging import Judged
-from searchapp.search import statements
+from searchapp.search.question import Question
 from searchapp.search.request import Request
+from searchapp.search.statements import statement_of
 from searchapp.vectors import Array
 
 # The share of the documents that a filter keeps, in words.
@@ -198,7 +199,7 @@ def ways_to_ask(
 ) -> list[Callable[[Array], list[str]]]:
     """The plain call, the builder in a Session, and the plain call's statement, prepared and not."""
     space = bench.db.space(bench.labelled.name)
-    statement = statements.text_of(space, Request(limit=10, filter=filter)).decode()
+    statement = statement_of(space, Question(Request(limit=10, filter=filter))).text.decode()
 
     def by_builder(vector: Array) -> list[str]:
         return keys(session.execute(searchapp.nearest(space, vector, limit=10, filter=filter)))

@@ -68,7 +68,7 @@ def recall(bench: Bench, page: Page, vectors: Array, answers: list[Hits]) -> flo
     for own, hits in zip(cosines, answers, strict=True):
         if hits:
             found += page.offset + len(hits)
-            there += int(np.sum(own >= 1 - hits[-1].distance - judging.TOLERANCE))
+            there += int(np.sum(own >= hits[-1].score - judging.TOLERANCE))
     return min(1.0, found / there) if there else 0.0
 
 

@@ -55,7 +55,7 @@ def load_vectors(bench: Bench) -> Result:
 
     def ours() -> float:
         name = next(names)
-        bench.db.create_collection(name)
+        bench.db.create_collection(name, words=False)
         bench.checkpoint()
         loaded = bench.load(name, bench.rows)
         index_seconds.append(loaded.index_seconds)
@@ -64,7 +64,7 @@ def load_vectors(bench: Bench) -> Result:
 
     def theirs() -> float:
         name = next(names)
-        packed = pack(bench.url, source, bench.db.create_collection(name))
+        packed = pack(bench.url, source, bench.db.create_collection(name, words=False))
         bench.checkpoint()
         with psycopg.connect(bench.url) as connection:
             took = timing.seconds(lambda: copy_in(connection, packed))

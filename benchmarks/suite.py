@@ -20,6 +20,7 @@ from benchmarks import (
     processes,
     querying,
     report,
+    words,
 )
 from benchmarks.bench import FULL, MODEL, QUICK, Bench, Benchmark
 from benchmarks.goals import Goal, failed, judge
@@ -35,6 +36,7 @@ BENCHMARKS = (
     *limits.BENCHMARKS,
     processes.MEMORY,
     *curves.BENCHMARKS,
+    *words.BENCHMARKS,
     # last: the collections that it makes are beside no other benchmark's
     *filtering.BENCHMARKS,
 )
