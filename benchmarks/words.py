@@ -31,7 +31,7 @@ from searchapp.search.request import HYBRID, Request
 from searchapp.search.statements import statement_of
 from searchapp.spaces import Space
 from searchapp.vectors import Array
-from searchapp.wire import RAW_DIALECT, Parameter, Vector
+from searchapp.wire import RAW_DIALECT, Parameter, Vector, literally
 
 SCIFACT = DATA / "beir" / "scifact"
 SCIFACT_VECTORS = DATA / "vectors" / "scifact.corpus.f16.npy"
@@ -190,7 +190,7 @@ def words_statement(space: Space) -> str:
     """The candidates of a hybrid by words."""
     found = Words(space, asked_for(Query("x")), None)
     scored = found.scored().subquery()
-    best = found.best(scored).order_by(scored.c.score.desc(), scored.c.document_id).limit(CANDIDATES)
+    best = found.best(scored).order_by(scored.c.score.desc(), scored.c.document_id).limit(literally(CANDIDATES))
     return rendered(best)
 
 
