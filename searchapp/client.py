@@ -565,7 +565,9 @@ class Client:
             check_mode(mode)
         dataset = beir.read(Path(folder))
         name = collection or beir.collection_name(dataset.name)
-        known = name in (each.name for each in self.collections())
+        with self._transaction() as connection:
+            self._ready(connection)
+            known = name in spaces.names(connection)
         if collection is not None and known:
             if model is not None or chunk_tokens is not None or vectors is not None:
                 raise errors.InvalidInput(

@@ -416,7 +416,7 @@ class Reader:
             if isinstance(self._source, Connection):
                 driver = driver_of(self._source)
                 with cancellable(driver), _limited(driver, timeout):
-                    return _cursor(driver).execute(text, parameters).fetchall()
+                    return raw_cursor(driver).execute(text, parameters).fetchall()
             lent = self._take(self._source)
             try:
                 return self._run(lent, text, parameters, timeout)
@@ -478,7 +478,7 @@ class Reader:
         pooled = engine.raw_connection()
         driver = pooled.driver_connection
         assert isinstance(driver, psycopg.Connection)
-        lent = _Lent(pooled, driver, _cursor(driver), driver.autocommit)
+        lent = _Lent(pooled, driver, raw_cursor(driver), driver.autocommit)
         driver.autocommit = True
         return lent
 
@@ -490,7 +490,8 @@ class Reader:
         lent.pooled.close()
 
 
-def _cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[tuple[Any, ...]]:
+def raw_cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[tuple[Any, ...]]:
+    """A cursor for statements with ``$1``, which reads metadata the quick way."""
     cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
     cursor.adapters.register_loader("jsonb", JsonLoader)
     return cursor

@@ -169,9 +169,8 @@ def _climb(
     # a search asks the index with as many as it fetches, at least: less would change nothing
     fetched = rows_fetched(math.ceil(_ASKED.request.limit * space.chunks_per_document), filtered=False)
     ladder = [each for each in EF_SEARCHES if each >= min(fetched, EF_SEARCHES[-1])]
-    if is_exact(
-        space, _ASKED.request.limit, filtered=False
-    ):  # too small for any to matter: when it has grown, one will
+    # too small for any to matter: when it has grown, one will
+    if is_exact(space, _ASKED.request.limit, filtered=False):
         ladder = [space.ef_search]
     _measure(reader, space, questions, ladder[0])  # the first time its pages come from the disk
     measured: list[Measured] = []

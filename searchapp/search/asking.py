@@ -8,7 +8,6 @@ from operator import itemgetter
 from typing import Any
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from searchapp import database, errors, spaces
 from searchapp.database import Reader
@@ -19,7 +18,7 @@ from searchapp.search.request import HYBRID, TEXT, VECTOR
 from searchapp.search.statements import Statement, statement_of
 from searchapp.spaces import Space
 from searchapp.vectors import Array
-from searchapp.wire import ArrayParameter, JsonLoader, Parameter
+from searchapp.wire import ArrayParameter, Parameter
 
 # From so many vectors on reading everything once is faster than scanning it for each.
 MATRIX_FROM = 16
@@ -105,10 +104,8 @@ def ask_each(
 def _sent(
     driver: psycopg.Connection[Any], space: Space, vector: Array | None, question: Question
 ) -> psycopg.RawCursor[Row]:
-    cursor = psycopg.RawCursor(driver, row_factory=tuple_row)
-    cursor.adapters.register_loader("jsonb", JsonLoader)
     statement = statement_of(space, question)
-    return cursor.execute(statement.text, values_of(statement, vector, question))
+    return database.raw_cursor(driver).execute(statement.text, values_of(statement, vector, question))
 
 
 def values_of(

@@ -69,6 +69,22 @@ def parse(text: str) -> dict[str, Any]:
     return value
 
 
+def condition_of(
+    filter: Mapping[str, Any] | None,
+    where: ColumnElement[bool] | Sequence[ColumnElement[bool]],
+    metadata: SQLColumnExpression[Any],
+    declared: Sequence[Field] = (),
+) -> ColumnElement[bool] | None:
+    """What a builder's ``filter`` and ``where`` mean together; None where they keep all.
+
+    :raises errors.InvalidFilter: as :func:`compile_filter`.
+    """
+    conditions = list(where) if isinstance(where, Sequence) else [where]
+    if filter:
+        conditions.append(compile_filter(filter, metadata, declared))
+    return and_(*conditions) if conditions else None
+
+
 def compile_filter(
     filter: Mapping[str, Any], metadata: SQLColumnExpression[Any], declared: Sequence[Field] = ()
 ) -> ColumnElement[bool]:

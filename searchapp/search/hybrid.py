@@ -37,7 +37,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from searchapp import errors
 from searchapp.models import Chunk, Document, Posting
 from searchapp.search import query as queries
-from searchapp.search.filters import compile_filter
+from searchapp.search.filters import condition_of
 from searchapp.search.lexical import PIECE, After, Asked, Words, as_float, asked_for, is_document, ratio
 from searchapp.search.nearest import candidates_near, check_vector
 from searchapp.search.request import check_limit, check_offset
@@ -127,9 +127,6 @@ def hybrid(
     :raises errors.ModelMismatch: the vector's dimension is not the space's.
     :raises errors.InvalidInput, errors.InvalidFilter: a value that cannot be.
     """
-    conditions = list(where) if isinstance(where, Sequence) else [where]
-    if filter:
-        conditions.append(compile_filter(filter, Document.metadata_, space.fields))
     candidates = candidates_for(check_limit(limit), check_offset(offset), exact=exact)
     statement = hybrid_of(
         space,
@@ -138,7 +135,7 @@ def hybrid(
         limit=limit,
         offset=offset,
         candidates=candidates,
-        condition=and_(*conditions) if conditions else None,
+        condition=condition_of(filter, where, Document.metadata_, space.fields),
         fusion=fusion(method, weights),
         min_score=None if min_score is None else literal(min_score, Double),
         max_distance=None if max_distance is None else literal(max_distance, Double),

@@ -40,7 +40,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, array
 from searchapp import errors
 from searchapp.models import Chunk, Collection, Document, Posting
 from searchapp.search import query as queries
-from searchapp.search.filters import compile_filter
+from searchapp.search.filters import condition_of
 from searchapp.search.request import check_limit, check_offset
 from searchapp.spaces import Space
 from searchapp.wire import literally
@@ -77,15 +77,12 @@ def words(
     :raises errors.InvalidInput, errors.InvalidFilter: a value that cannot be.
     """
     asked = asked_for(queries.read(query))
-    conditions = list(where) if isinstance(where, Sequence) else [where]
-    if filter:
-        conditions.append(compile_filter(filter, Document.metadata_, space.fields))
     statement = words_of(
         space,
         asked,
         limit=check_limit(limit),
         offset=check_offset(offset),
-        condition=and_(*conditions) if conditions else None,
+        condition=condition_of(filter, where, Document.metadata_, space.fields),
         min_score=None if min_score is None else literal(min_score, Double),
     )
     names = ("key", "title", "passage", "metadata", "score")

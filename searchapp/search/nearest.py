@@ -31,7 +31,7 @@ from sqlalchemy.types import Float
 
 from searchapp import errors
 from searchapp.models import Chunk, Document
-from searchapp.search.filters import compile_filter
+from searchapp.search.filters import condition_of
 from searchapp.search.ladder import Scan, approximately, exact_is_as_fast, exactly
 from searchapp.search.request import as_max_distance, check_limit, check_offset
 from searchapp.spaces import Space
@@ -75,10 +75,8 @@ def nearest(
     :raises errors.ModelMismatch: the vector's dimension is not the target's.
     :raises errors.InvalidInput: a value that cannot be, or a column of another type.
     """
-    conditions = list(where) if isinstance(where, Sequence) else [where]
-    if filter:
-        declared = target.fields if isinstance(target, Space) else ()
-        conditions.append(compile_filter(filter, Document.metadata_, declared))
+    declared = target.fields if isinstance(target, Space) else ()
+    condition = condition_of(filter, where, Document.metadata_, declared)
     threshold = as_max_distance(min_score, max_distance)
     limits: dict[str, Any] = {
         "limit": check_limit(limit),
@@ -86,7 +84,6 @@ def nearest(
         "max_distance": None if threshold is None else literal(threshold, Double),
         "exact": exact,
     }
-    condition = and_(*conditions) if conditions else None
     if isinstance(target, Space):
         parameter = bindparam(None, check_vector(vector, target), Vector(target.vector_schema), unique=True)
         return nearest_to(target, parameter, condition=condition, **limits)
