@@ -23,7 +23,7 @@ from searchapp.evaluation import beir
 from searchapp.ingest import words
 from searchapp.ingest.documents import Document
 from searchapp.search.hybrid import CANDIDATES
-from searchapp.search.lexical import Words, asked_for
+from searchapp.search.lexical import Words, asked_for, best_first
 from searchapp.search.nearest import candidates_near
 from searchapp.search.query import Query
 from searchapp.search.question import Question
@@ -188,10 +188,8 @@ def near_statement(space: Space) -> str:
 
 def words_statement(space: Space) -> str:
     """The candidates of a hybrid by words."""
-    found = Words(space, asked_for(Query("x")), None)
-    scored = found.scored().subquery()
-    best = found.best(scored).order_by(scored.c.score.desc(), scored.c.document_id).limit(literally(CANDIDATES))
-    return rendered(best)
+    scored = Words(space, asked_for(Query("x")), None).best(CANDIDATES)
+    return rendered(select(scored).order_by(*best_first(scored)).limit(literally(CANDIDATES)))
 
 
 def hybrid_statement(space: Space) -> str:

@@ -167,5 +167,7 @@ def _drop_collections(connection: Connection, concurrently: bool) -> int:
     for collection_id in ids:
         for parent in ("postings", "documents"):
             partitions.drop_partition(connection, parent, f"{parent}_{collection_id}", concurrently=concurrently)
+        counts = models.term_counts
+        connection.execute(sqlalchemy.delete(counts).where(counts.c.collection_id == collection_id))
         connection.execute(sqlalchemy.delete(models.Collection).where(models.Collection.id == collection_id))
     return len(ids)

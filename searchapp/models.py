@@ -14,6 +14,7 @@ from typing import Any
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     CheckConstraint,
+    Column,
     ForeignKey,
     Identity,
     Index,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    Table,
     Text,
     UniqueConstraint,
     Uuid,
@@ -172,6 +174,18 @@ class Posting(Base):
     frequency: Mapped[int] = mapped_column(Integer)
     term: Mapped[str] = mapped_column(Text(collation="C"))
     document_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+
+
+# How many documents have a word: the sum of its rows, which is right at any moment. Writers add rows, and so wait for
+# nobody; now and then one of them makes a word's many rows one.
+term_counts = Table(
+    "term_counts",
+    Base.metadata,
+    Column("collection_id", Integer, nullable=False),
+    Column("documents", Integer, nullable=False),
+    Column("term", Text(collation="C"), nullable=False),
+    Index("term_counts_collection_id_term_idx", "collection_id", "term", postgresql_include=["documents"]),
+)
 
 
 class Run(Base):

@@ -18,6 +18,8 @@ from searchapp import faults
 # have a word so often, are read in pieces of so many characters, none of which can: see searchapp_data.slices.
 LONG = 16_000
 PIECE = 500
+# So many rows are read in some microseconds.
+MANY = 32
 
 # The words of documents, with how often they are in each. MATERIALIZED: else a text is read once for each column.
 _WORDS = f"""
@@ -44,16 +46,46 @@ words AS MATERIALIZED (
   WHERE t.long OR t.id IN (SELECT id FROM crowded) GROUP BY t.id, w.lexeme
 )
 """
+# The counts of words, kept as rows that are added up. Where one would have many rows, or none of its documents is left,
+# those that nobody else is at become one.
+_COUNT = f"""
+counted AS MATERIALIZED (SELECT term, sum(documents) AS documents FROM changed GROUP BY term),
+merging AS MATERIALIZED (
+  SELECT c.term FROM counted c CROSS JOIN LATERAL (
+    SELECT count(*) AS rows, sum(documents) AS documents FROM searchapp_data.term_counts
+    WHERE collection_id = :collection_id AND term = c.term
+  ) t WHERE t.rows > {MANY} OR t.documents + c.documents = 0
+),
+taken AS MATERIALIZED (
+  SELECT t.ctid AS place FROM merging c JOIN searchapp_data.term_counts t USING (term)
+  WHERE t.collection_id = :collection_id FOR UPDATE OF t SKIP LOCKED
+),
+merged AS (
+  DELETE FROM searchapp_data.term_counts WHERE ctid = ANY(ARRAY(SELECT place FROM taken)) RETURNING term, documents
+)
+INSERT INTO searchapp_data.term_counts (collection_id, term, documents)
+SELECT :collection_id, term, sum(documents)
+FROM (SELECT term, documents FROM counted UNION ALL SELECT term, documents FROM merged)
+GROUP BY term HAVING sum(documents) <> 0
+"""
 # In the order of the index, whose pages are so filled one after the other.
 _ADD = f"""
-WITH {_WORDS}
-INSERT INTO searchapp_data.postings (collection_id, term, document_id, frequency, document_length)
-SELECT :collection_id, term, id, frequency, sum(frequency) OVER (PARTITION BY id) FROM words ORDER BY term, id
+WITH {_WORDS},
+changed AS (
+  INSERT INTO searchapp_data.postings (collection_id, term, document_id, frequency, document_length)
+  SELECT :collection_id, term, id, frequency, sum(frequency) OVER (PARTITION BY id) FROM words ORDER BY term, id
+  RETURNING term, 1 AS documents
+),
+{_COUNT}
 """
 _REMOVE = f"""
-WITH {_WORDS}
-DELETE FROM searchapp_data.postings p USING words w
-WHERE p.collection_id = :collection_id AND p.term = w.term AND p.document_id = w.id
+WITH {_WORDS},
+changed AS (
+  DELETE FROM searchapp_data.postings p USING words w
+  WHERE p.collection_id = :collection_id AND p.term = w.term AND p.document_id = w.id
+  RETURNING p.term, -1 AS documents
+),
+{_COUNT}
 """
 
 

@@ -8,12 +8,10 @@ mistakes, not against ill will, for whoever may ask with a cursor may ask withou
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from searchapp import errors
 from searchapp.search.matrix import Row
@@ -25,8 +23,7 @@ from searchapp.vectors import Array
 _CHECKSUM = 8  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Behind the last hit of a page.
 
     :param place: its distance; in the modes ``text`` and ``hybrid`` its score.
@@ -89,7 +86,7 @@ def write(position: Position, question: bytes) -> str:
 
     :param question: see :func:`digest_of`.
     """
-    content = json.dumps(dataclasses.astuple(position), ensure_ascii=False, separators=(",", ":")).encode()
+    content = json.dumps(position, ensure_ascii=False, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_checksum(content, question) + content).decode().rstrip("=")
 
 
@@ -115,8 +112,8 @@ def digest_of(collection: str, asked: bytes, question: Question) -> bytes:
 
     :param asked: the query's text or the vector.
     """
-    request = question.request
-    told: list[Any] = [collection, question.mode, request.filter, dataclasses.astuple(question.fusion)]
+    request, fusion = question.request, question.fusion
+    told: list[Any] = [collection, question.mode, request.filter, [fusion.method, fusion.vector, fusion.text]]
     told += [request.reach] if question.mode == VECTOR else [request.min_score, request.max_distance]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode() + b"\0" + asked).digest()
 

@@ -19,11 +19,9 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Select,
-    and_,
     bindparam,
     case,
     cast,
-    except_,
     func,
     literal,
     literal_column,
@@ -35,10 +33,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from searchapp import errors
-from searchapp.models import Chunk, Document, Posting
+from searchapp.models import Chunk, Document
 from searchapp.search import query as queries
 from searchapp.search.filters import condition_of
-from searchapp.search.lexical import PIECE, After, Asked, Words, as_float, asked_for, is_document, ratio
+from searchapp.search.lexical import PIECE, After, Asked, Words, as_float, asked_for, best_first, is_document, ratio
 from searchapp.search.nearest import candidates_near, check_vector
 from searchapp.search.request import check_limit, check_offset
 from searchapp.spaces import Space
@@ -187,11 +185,10 @@ def hybrid_of(
     found = Words(space, asked, condition)
     scan, nearest = candidates_near(space, vector, candidates, condition=found.condition, exact=exact)
     near = nearest.cte().prefix_with("MATERIALIZED")
-    by_word = found.scored().subquery()
-    lexical = found.best(by_word).order_by(by_word.c.score.desc(), by_word.c.document_id).limit(literally(candidates))
+    scored = found.best(candidates, near)
+    lexical = select(scored.c.document_id).order_by(*best_first(scored)).limit(literally(candidates))
     by_words = lexical.cte().prefix_with("MATERIALIZED")
     measured = _measured(space, scan, near, by_words)
-    scored = _scored(found, near, by_words)
     listed = union(select(by_words.c.document_id), select(near.c.document_id)).subquery()
     text_score = func.coalesce(scored.c.score, as_float("0")).label("text_score")
     both = (
@@ -201,7 +198,7 @@ def hybrid_of(
         .subquery()
     )
     fused = select(*both.c, _fused(both, fusion).label("score")).subquery()
-    best = select(*fused.c).order_by(fused.c.score.desc(), fused.c.document_id).limit(literally(limit))
+    best = select(*fused.c).order_by(*best_first(fused)).limit(literally(limit))
     if offset:
         best = best.offset(literally(offset))
     if min_score is not None:
@@ -229,39 +226,27 @@ def hybrid_of(
             everything.label("all"),
         )
         .join_from(hits, Document, is_document(space, hits.c.document_id))
-        .order_by(hits.c.score.desc(), hits.c.document_id)
+        .order_by(*best_first(hits))
         .add_cte(*scan.ctes)
     )
 
 
 def _measured(space: Space, scan: Any, near: CTE, by_words: CTE) -> Any:
     """The nearest chunk of each candidate, and how far it is."""
-    rest = except_(select(by_words.c.document_id), select(near.c.document_id)).subquery()
+    rest = select(by_words.c.document_id).where(by_words.c.document_id.not_in(select(near.c.document_id)))
     distance = scan.exact_distance()
     of_rest = (
         select(Chunk.document_id, Chunk.start, Chunk.length, distance)
-        .join_from(rest, Chunk, and_(Chunk.space_id == literally(space.id), Chunk.document_id == rest.c.document_id))
+        .where(
+            Chunk.space_id == literally(space.id),
+            Chunk.document_id == func.any(func.array(rest.scalar_subquery())),
+        )
         .ext(distinct_on(Chunk.document_id))
         .order_by(Chunk.document_id, distance, Chunk.start)
         .subquery()
     )
     names = ("document_id", "start", "length", "distance")
     return union_all(select(*(near.c[name] for name in names)), select(*(of_rest.c[name] for name in names))).subquery()
-
-
-def _scored(found: Words, near: CTE, by_words: CTE) -> Any:
-    """The BM25 of each candidate that has some of the words."""
-    rest = except_(select(near.c.document_id), select(by_words.c.document_id)).subquery()
-    of_rest = (
-        select(rest.c.document_id, found.score().label("score"))
-        .select_from(rest.join(found.weighed, true()))
-        .join(
-            Posting,
-            and_(found.matching(Posting.collection_id, Posting.term), Posting.document_id == rest.c.document_id),
-        )
-        .group_by(rest.c.document_id)
-    )
-    return union_all(select(by_words.c.document_id, by_words.c.score), of_rest).subquery()
 
 
 def _fused(both: Any, fusion: Fusion) -> ColumnElement[float]:

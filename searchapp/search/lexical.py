@@ -34,11 +34,12 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, array
 
 from searchapp import errors
-from searchapp.models import Chunk, Collection, Document, Posting
+from searchapp.models import Chunk, Collection, Document, Posting, term_counts
 from searchapp.search import query as queries
 from searchapp.search.filters import condition_of
 from searchapp.search.request import check_limit, check_offset
@@ -48,6 +49,10 @@ from searchapp.wire import literally
 # How soon more of the same word says nothing new, and how much a document's length counts. Other values change little.
 K1 = 1.2
 B = 0.75
+# Scores are summed as whole numbers of this size's inverse: all but exact, and far from what a float8 cannot count.
+ONE = 2**32
+# The rarest words are read until they have so many postings, or as many as there are hits to find.
+RAREST = 20
 # A document that is cut, but not in passages, is shown by the piece of this length that has most of the question's
 # words.
 PIECE = 1000  # characters
@@ -140,14 +145,16 @@ class Words:
         self.weighed = self._weigh(asked.text)
 
     def _weigh(self, text: ColumnElement[str]) -> CTE:
-        """The words that some document has: ``term, weight, slope``; as much as can be is computed but once a word."""
+        """The words that some document has, and as much as can be computed but once a word: its ``weight``, which is
+        the most that it gives a document, and ``slope``; ``before``: how many postings the rarer ones have; and
+        ``rest``: the most that it and the more frequent ones give together."""
         collection_id = literally(self._space.collection_id)
-        lexemes = func.unnest(func.tsvector_to_array(func.to_tsvector(language_of(self._space), text)))
-        asked = lexemes.table_valued("term").render_derived()
-        # counted anew: a table of these numbers would be a sixth faster, and never quite right
+        # in a subquery, whose number of rows no value changes: a prepared statement keeps its plan for all values
+        lexemes = select(func.tsvector_to_array(func.to_tsvector(language_of(self._space), text))).scalar_subquery()
+        asked = func.unnest(lexemes).table_valued("term").render_derived()
         counted = (
-            select(cast(func.count(), Double).label("documents"))
-            .where(Posting.collection_id == collection_id, Posting.term == asked.c.term)
+            select(cast(func.sum(term_counts.c.documents), Double).label("documents"))
+            .where(term_counts.c.collection_id == collection_id, term_counts.c.term == asked.c.term)
             .lateral()
         )
         known = (
@@ -158,37 +165,100 @@ class Words:
         having, half = counted.c.documents, as_float("0.5")
         documents = func.greatest(known.c.documents, having)  # which may be of yesterday
         rarity = func.ln(as_float("1") + ratio(documents - having + half, having + half))
-        weight = (rarity * as_float(str(K1 + 1))).label("weight")
-        slope = ratio(as_float(str(K1 * B)), known.c.mean_length).label("slope")
-        weighed = select(asked.c.term, weight, slope).select_from(asked.join(counted, true()).join(known, true()))
-        return weighed.where(having > as_float("0")).cte().prefix_with("MATERIALIZED")
+        weight = func.round(rarity * as_float(str((K1 + 1) * ONE)))
+        slope = ratio(as_float(str(K1 * B)), known.c.mean_length)
+        weighed = (
+            select(asked.c.term, weight.label("weight"), slope.label("slope"), having.label("documents"))
+            .select_from(asked.join(counted, true()).join(known, true()))
+            .where(having > as_float("0"))
+            .subquery()
+        )
+        rarest_first = (weighed.c.weight.desc(), weighed.c.term)
+        rarest_last = (weighed.c.weight, weighed.c.term.desc())
+        before = func.sum(weighed.c.documents).over(order_by=rarest_first) - weighed.c.documents
+        rest = func.sum(weighed.c.weight).over(order_by=rarest_last)
+        statement = select(
+            weighed.c.term, weighed.c.weight, weighed.c.slope, before.label("before"), rest.label("rest")
+        )
+        return statement.cte().prefix_with("MATERIALIZED")
 
-    def scored(self) -> Any:
-        """All documents that have some of the words: ``document_id, score``, whether or not they fit the condition."""
+    def all(self) -> Select[Any]:
+        """All documents that have some of the words and fit: ``document_id, score``."""
+        return self._scaled(self._fitting(self._scores()).subquery())
+
+    def best(self, count: int, near: CTE | None = None) -> CTE:
+        """The documents among which the best are, as :meth:`all` gives them.
+
+        Rare words are read first. What they give the best documents shows which words are so frequent that having them
+        alone is not enough; these are then looked up for the documents that may still be among the best.
+        *Source:* Turtle and Flood, Query Evaluation: Strategies and Optimizations, IP&M 31 (1995), "max-score".
+
+        :param count: how many of the best are there, at least, where so many fit.
+        :param near: documents that fit, in its column ``document_id``, all of whose scores are to be there, too.
+        """
+        weighed = self.weighed
+        rarest = self._fitting(self._scores(weighed.c.before < literally(float(max(count, RAREST)))))
+        bar = select(func.coalesce(_score_at(rarest.subquery(), count), as_float("0")).label("score"))
+        enough = select(bar.cte().prefix_with("MATERIALIZED").c.score).scalar_subquery()
+        begun = self._fitting(self._scores(weighed.c.rest >= enough)).cte().prefix_with("MATERIALIZED")
+        frequent = weighed.c.rest < enough
+        more = func.coalesce(select(func.max(weighed.c.rest)).where(frequent).scalar_subquery(), as_float("0"))
+        least = select(func.greatest(enough, _score_at(begun, count)) - more).scalar_subquery()
+        able = begun.c.score >= least
+        if near is not None:
+            able = or_(able, begun.c.document_id.in_(select(near.c.document_id)))
+        reaching = select(begun.c.document_id, begun.c.score).where(able).cte().prefix_with("MATERIALIZED")
+        ids = select(reaching.c.document_id)
+        looked_up = ids if near is None else union_all(ids, select(near.c.document_id))
+        of_frequent = (
+            select(Posting.document_id, self._score())
+            .join_from(weighed, Posting, self._matching())
+            .where(frequent, Posting.document_id == func.any(func.array(looked_up.scalar_subquery())))
+        )
+        parts = union_all(select(reaching.c.document_id, reaching.c.score), of_frequent).subquery()
+        whole = select(parts.c.document_id, func.sum(parts.c.score).label("score")).group_by(parts.c.document_id)
+        return self._scaled(whole.subquery()).cte().prefix_with("MATERIALIZED")
+
+    def _scores(self, *words: ColumnElement[bool]) -> Select[Any]:
+        """What some of the words give each document that has them."""
+        columns: Any = (Posting.document_id, func.sum(self._score()).label("score"))
         return (
-            select(Posting.document_id, self.score().label("score"))
-            .join_from(self.weighed, Posting, self.matching(Posting.collection_id, Posting.term))
+            select(*columns)
+            .join_from(self.weighed, Posting, self._matching())
+            .where(*words)
             .group_by(Posting.document_id)
         )
 
-    def matching(self, collection_id: Any, term: Any) -> ColumnElement[bool]:
+    def _matching(self) -> ColumnElement[bool]:
         """Whether a posting is of one of the words."""
-        return and_(collection_id == literally(self._space.collection_id), term == self.weighed.c.term)
+        return and_(Posting.collection_id == literally(self._space.collection_id), Posting.term == self.weighed.c.term)
 
-    def score(self) -> ColumnElement[float]:
-        """BM25 of a document's postings."""
+    def _score(self) -> ColumnElement[float]:
+        """What a word gives a document: a whole number, so that sums are the same in any order."""
         length = as_float(str(K1 * (1 - B))) + self.weighed.c.slope * Posting.document_length
-        return func.sum(ratio(self.weighed.c.weight * Posting.frequency, Posting.frequency + length))
+        return func.round(ratio(self.weighed.c.weight * Posting.frequency, Posting.frequency + length))
 
-    def best(self, scored: Subquery) -> Select[Any]:
-        """Those that fit, in no order.
+    def _scaled(self, scored: Subquery) -> Select[Any]:
+        return select(scored.c.document_id, ratio(scored.c.score, as_float(str(ONE))).label("score"))
 
-        :param scored: what :meth:`scored` gives.
-        """
-        statement = select(scored.c.document_id, scored.c.score)
+    def _fitting(self, scores: Select[Any]) -> Select[Any]:
+        """Those that satisfy the condition."""
         if self.condition is None:
-            return statement
+            return scores
+        scored = scores.subquery()
+        statement = select(scored.c.document_id, scored.c.score)
         return statement.join(Document, is_document(self._space, scored.c.document_id)).where(self.condition)
+
+
+def best_first(scored: Any) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The order of rows of ``score, document_id``, which is always the same."""
+    return scored.c.score.desc(), scored.c.document_id
+
+
+def _score_at(scored: Any, place: int) -> ColumnElement[float]:
+    """The score of the hit at a place, from 1; null where there are fewer."""
+    scores = select(scored.c.score).order_by(scored.c.score.desc())
+    return scores.offset(literally(place - 1)).limit(literal_column("1")).scalar_subquery()
 
 
 def words_of(
@@ -207,13 +277,13 @@ def words_of(
     :return: as :func:`words`; ``distance`` stands before ``score``, and is null, and ``exact``, which is true.
     """
     found = Words(space, asked, condition)
-    scored = found.scored().subquery()
-    best = found.best(scored)
+    # how many are before a page is not known: all are asked for it
+    scored: Any = found.best(offset + limit) if after is None else found.all().subquery()
+    best = select(scored.c.document_id, scored.c.score).order_by(*best_first(scored)).limit(literally(limit))
     if min_score is not None:
         best = best.where(scored.c.score >= min_score)
     if after is not None:
         best = best.where(after.precedes(scored))
-    best = best.order_by(scored.c.score.desc(), scored.c.document_id).limit(literally(limit))
     hits = (best.offset(literally(offset)) if offset else best).cte().prefix_with("MATERIALIZED")
     # else made twice, for the start and for the length
     shown = select(_place(space, found, hits).label("place")).offset(literal_column("0")).lateral()
@@ -231,7 +301,7 @@ def words_of(
         )
         .join_from(hits, Document, is_document(space, hits.c.document_id))
         .join(shown, true())
-        .order_by(hits.c.score.desc(), hits.c.document_id)
+        .order_by(*best_first(hits))
     )
 
 
@@ -243,7 +313,11 @@ def _place(space: Space, found: Words, hits: CTE) -> ColumnElement[Any]:
     )
     beginning: Any = array([literal_column("0"), literal_column(str(PIECE))])
     if not space.chunking.tokens:  # what a model reads of a long document may be a small part of it
-        whole = chunks.where(Chunk.length * literal_column("2") >= func.length(Document.text))
+        # its bytes first, which are known without unpacking it
+        covered = [
+            Chunk.length * literal_column("2") >= length(Document.text) for length in (func.octet_length, func.length)
+        ]
+        whole = chunks.where(or_(*covered))
         shown = whole.correlate(hits, Document).scalar_subquery()
         return func.coalesce(shown, _best_piece(space, found), beginning)
     piece = func.substring(Document.text, Chunk.start + literal_column("1"), Chunk.length)

@@ -49,6 +49,17 @@ def test_collections_dropped_at_once_are_all_gone(db: Client, engine: Engine, re
     assert partitions(engine) == set()
 
 
+def test_a_drop_takes_the_counts_of_words(db: Client, engine: Engine) -> None:
+    for name in ("mine", "other"):
+        db.ingest([{"key": "a", "text": "A cat"}], collection=name)
+    space = db.space("other")
+    db.drop_collection("mine")
+    db.maintain()
+    with engine.connect() as connection:
+        counts = connection.execute(text("SELECT collection_id, term FROM searchapp_data.term_counts")).all()
+    assert counts == [(space.collection_id, "cat")]
+
+
 def test_an_interrupted_drop_is_finished(db: Client, engine: Engine, url: str) -> None:
     one, two = db.create_collection("one"), db.create_collection("two")
     with engine.begin() as connection:

@@ -23,6 +23,7 @@ from searchapp.encoders.registry import Registry
 from searchapp.ingest import backfill
 from searchapp.ingest.backfill import Backfilled
 from searchapp.ingest.load import document_id
+from searchapp.ingest.words import MANY
 from searchapp.search.hits import Hits
 from searchapp.spaces import Space
 from tests import conftest
@@ -103,14 +104,29 @@ Postings = set[tuple[str | None, str, int, int]]
 
 
 def postings_of(engine: Engine, space: Space) -> Postings:
-    """What is stored: key, word, frequency, length; an orphan has no key."""
+    """What is stored: key, word, frequency, length; an orphan has no key. The counts of words are checked beside it."""
     statement = text(
         "SELECT d.key, p.term, p.frequency, p.document_length FROM searchapp_data.postings p"
         " LEFT JOIN searchapp_data.documents d ON d.collection_id = p.collection_id AND d.id = p.document_id"
         " WHERE p.collection_id = :collection_id"
     )
     with engine.connect() as connection:
-        return {(*row,) for row in connection.execute(statement, {"collection_id": space.collection_id})}
+        postings = {(*row,) for row in connection.execute(statement, {"collection_id": space.collection_id})}
+    counts = rows_of_counts(engine, space)
+    assert {word: sum(rows) for word, rows in counts.items()} == Counter(word for _, word, *_ in postings)
+    assert max(map(len, counts.values()), default=0) <= MANY + 2
+    return postings
+
+
+def rows_of_counts(engine: Engine, space: Space) -> dict[str, list[int]]:
+    """How many documents have a word, as it is stored: in one row or many."""
+    statement = text(
+        "SELECT term, array_agg(documents) FROM searchapp_data.term_counts WHERE collection_id = :collection_id"
+        " GROUP BY term"
+    )
+    with engine.connect() as connection:
+        rows = connection.execute(statement, {"collection_id": space.collection_id}).all()
+    return dict(map(tuple, rows))
 
 
 def expected_postings(documents: Iterable[Mapping[str, Any]]) -> Postings:
@@ -199,6 +215,35 @@ def test_scores_after_many_changes_are_those_of_a_collection_made_anew(db: Clien
             expected = bm25(current.values(), query)
             assert scores_of(by_words(db, query, "changing")) == pytest.approx(expected, abs=1e-6)
             assert scores_of(by_words(db, query, f"anew_{turn}")) == pytest.approx(expected, abs=1e-6)
+
+
+def test_counts_of_words_stay_few_rows(db: Client, engine: Engine) -> None:
+    documents = of_texts({f"{number}": f"ant bee{number}" for number in range(2 * MANY)})
+    for each in documents:
+        load(db, "counted", [each], language="simple")
+    space = db.space("counted")
+    counts = rows_of_counts(engine, space)
+    assert sum(counts["ant"]) == len(documents)
+    assert len(counts["ant"]) <= MANY + 1
+    assert postings_of(engine, space) == expected_postings(documents)
+    db.delete(["0"], collection="counted")
+    assert "bee0" not in rows_of_counts(engine, space)
+    db.delete([each["key"] for each in documents], collection="counted")
+    assert rows_of_counts(engine, space) == {}
+
+
+def test_who_holds_the_counts_of_words_keeps_nobody_waiting(db: Client, engine: Engine) -> None:
+    documents = of_texts({f"{number}": "ant bee" for number in range(2 * MANY)})
+    for each in documents[: MANY + 1]:
+        load(db, "held", [each], language="simple")
+    space = db.space("held")
+    with engine.begin() as holding:
+        holding.execute(text("SELECT FROM searchapp_data.term_counts FOR UPDATE"))
+        for each in documents[MANY + 1 :]:
+            load(db, "held", [each])
+        db.delete(["0"], collection="held")
+    load(db, "held", documents[:1])
+    assert postings_of(engine, space) == expected_postings(documents)
 
 
 def test_new_metadata_leave_the_words_alone(db: Client, engine: Engine) -> None:

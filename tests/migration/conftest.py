@@ -68,6 +68,7 @@ TABLES = {
     "documents",
     "chunks",
     "postings",
+    "term_counts",
     "runs",
     "judged_queries",
 }

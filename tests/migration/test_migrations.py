@@ -95,6 +95,17 @@ def test_what_was_stored_before_declared_fields_is_found_afterwards(db: Client, 
         assert [hit.key for hit in again.search("a cat", collection="things", filter={"year": {"$gte": 2020}})] == ["a"]
 
 
+def test_words_stored_before_their_counts_are_counted(db: Client, engine: Engine, url: str) -> None:
+    db.ingest([{"key": "a", "text": "A cat and a dog"}, {"key": "b", "text": "A cat"}], collection="things")
+    counts = "SELECT collection_id, term, documents FROM searchapp_data.term_counts ORDER BY term"
+    before = execute(url, counts)
+    schema.downgrade(engine, "0003")
+    schema.upgrade(engine)
+    assert execute(url, counts) == before == [(1, "cat", 2), (1, "dog", 1)]
+    with searchapp.connect(url) as again:
+        assert [hit.key for hit in again.search("dog", collection="things", mode="text")] == ["a"]
+
+
 def test_a_migrated_database_has_no_differences(engine: Engine) -> None:
     assert schema.differences(engine) == []
 
