@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import CTE, ColumnElement, Connection, bindparam, select
 
 from benchmarks import bare, timing
 from benchmarks.bench import MODEL, Bench, benchmark
@@ -23,7 +23,7 @@ from searchapp.evaluation import beir
 from searchapp.ingest import words
 from searchapp.ingest.documents import Document
 from searchapp.search.hybrid import CANDIDATES
-from searchapp.search.lexical import Words, asked_for, best_first
+from searchapp.search.lexical import Words, asked_for, best_first, is_document
 from searchapp.search.nearest import candidates_near
 from searchapp.search.query import Query
 from searchapp.search.question import Question
@@ -37,6 +37,7 @@ SCIFACT = DATA / "beir" / "scifact"
 SCIFACT_VECTORS = DATA / "vectors" / "scifact.corpus.f16.npy"
 # So many titles of descriptions are asked for, and so many documents replaced.
 TITLES = 300
+LIMIT = 10
 REPLACED = 100
 
 
@@ -84,7 +85,8 @@ def descriptions() -> Texts:
 
 
 def search_by_words(bench: Bench) -> Result:
-    """Searches by words, limit 10, and hybrids against the sum of their legs, each leg without what a hit shows."""
+    """Searches by words, and hybrids against the sum of their legs: each leg finds the candidates that a hybrid has of
+    it, and shows as many hits."""
     measured: dict[str, float] = {}
     details: dict[str, Any] = {}
     for texts in (abstracts(), descriptions()):
@@ -114,7 +116,7 @@ def take_turns(bench: Bench, texts: Texts, space: Space) -> timing.Rounds:
     near, by_words, both = near_statement(space), words_statement(space), hybrid_statement(space)
 
     def search(query: str) -> None:
-        bench.db.search(query, collection=space.collection, mode="text", limit=10)
+        bench.db.search(query, collection=space.collection, mode="text", limit=LIMIT)
 
     with bare.Bare(bench.url) as server:
         sides: dict[str, timing.Side] = {
@@ -180,21 +182,32 @@ def collection(bench: Bench, texts: Texts) -> Space:
 
 
 def near_statement(space: Space) -> str:
-    """The candidates of a hybrid that are near."""
+    """The leg of a hybrid by vector: its candidates, of which the nearest are shown."""
     vector = bindparam("vector", None, Vector(space.vector_schema))
     scan, near = candidates_near(space, vector, CANDIDATES, condition=None, exact=False)
-    return rendered(near.add_cte(*scan.ctes))
+    candidates = near.add_cte(*scan.ctes).cte().prefix_with("MATERIALIZED")
+    return shown(space, candidates, candidates.c.distance)
 
 
 def words_statement(space: Space) -> str:
-    """The candidates of a hybrid by words."""
+    """The leg of a hybrid by words: its candidates, of which the best are shown."""
     scored = Words(space, asked_for(Query("x")), None).best(CANDIDATES)
-    return rendered(select(scored).order_by(*best_first(scored)).limit(literally(CANDIDATES)))
+    best = select(scored).order_by(*best_first(scored)).limit(literally(CANDIDATES))
+    candidates = best.cte().prefix_with("MATERIALIZED")
+    return shown(space, candidates, *best_first(candidates))
+
+
+def shown(space: Space, candidates: CTE, *order: ColumnElement[Any]) -> str:
+    """The first candidates with what a hit shows."""
+    first = select(candidates).order_by(*order).limit(literally(LIMIT)).subquery()
+    document = models.Document
+    columns = (document.key, document.title, document.text, document.metadata_)
+    return rendered(select(*columns).join_from(first, document, is_document(space, first.c.document_id)))
 
 
 def hybrid_statement(space: Space) -> str:
     """The whole statement of a hybrid."""
-    question = Question(Request(10), HYBRID, Query("x"), candidates=CANDIDATES)
+    question = Question(Request(LIMIT), HYBRID, Query("x"), candidates=CANDIDATES)
     return statement_of(space, question).text.decode()
 
 

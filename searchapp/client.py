@@ -519,6 +519,7 @@ class Client:
                 if space.language is not None:
                     with self._transaction() as connection:
                         spaces.count_words(connection, space)
+                        spaces.mend_counts(connection, space)
                     self._vacuum_words(space)
         return Maintained(dropped, tuple(indexed))
 

@@ -2,7 +2,7 @@
 
 ``documents``, ``postings`` and ``chunks`` are partitioned: a collection is a partition of documents and one of
 postings, a space a partition of chunks with its own HNSW index. Those partitions are data, made by
-:mod:`searchapp.spaces`, and stand in no migration.
+:mod:`searchapp.spaces`, and stand in no migration. The counts of all collections' words are one table.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """What ``collection show`` says; ``bytes`` counts documents, words, chunks and all their indexes.
+    """What ``collection show`` says; ``bytes`` counts documents, postings, chunks and all their indexes.
 
     ``language`` is what its words are read by, None where it has none. ``recall`` is what ``searchapp tune`` measured
     at ``measured_at`` with that ``ef_search``; None: not measured.
@@ -476,6 +476,21 @@ def count_words(connection: Connection, space: Space) -> None:
         "       WHERE collection_id = :collection_id)"
         " UPDATE searchapp_data.collections SET documents = d.n, mean_length = coalesce(w.n / nullif(d.n, 0), 0)"
         " FROM d, w WHERE id = :collection_id"
+    )
+    connection.execute(statement, {"collection_id": space.collection_id})
+
+
+def mend_counts(connection: Connection, space: Space) -> None:
+    """Make the counts of a collection's words agree with its postings, though something that knew no counts wrote them.
+
+    What others write meanwhile changes both alike.
+    """
+    statement = text(
+        "INSERT INTO searchapp_data.term_counts (collection_id, term, documents)"
+        " SELECT :collection_id, term, sum(n) FROM ("
+        "  SELECT term, 1 AS n FROM searchapp_data.postings WHERE collection_id = :collection_id"
+        "  UNION ALL SELECT term, -documents FROM searchapp_data.term_counts WHERE collection_id = :collection_id"
+        " ) AS each GROUP BY term HAVING sum(n) <> 0"
     )
     connection.execute(statement, {"collection_id": space.collection_id})
 

@@ -25,6 +25,8 @@ def upgrade() -> None:
         sa.Column("term", sa.Text(collation="C"), nullable=False),
         schema=S,
     )
+    # its rows are deleted, and have no key: without this not where the database publishes its changes
+    op.execute(f"ALTER TABLE {S}.term_counts REPLICA IDENTITY FULL")
     # of words that are there; none is written meanwhile
     op.execute(f"LOCK TABLE {S}.postings IN SHARE MODE")
     op.execute(

@@ -1,4 +1,5 @@
-"""The words of documents, from which BM25 is computed: a posting for each word that a document has.
+"""The words of documents, from which BM25 is computed: a posting for each word that a document has, and how many
+documents have a word.
 
 Both functions stand in the transaction that changes the documents. Whether a collection has words, and by which text
 search configuration these are read, each of their statements asks for itself: others may make words for a collection
@@ -18,10 +19,11 @@ from searchapp import faults
 # have a word so often, are read in pieces of so many characters, none of which can: see searchapp_data.slices.
 LONG = 16_000
 PIECE = 500
-# So many rows are read in some microseconds.
-MANY = 32
+# A word's counts become one row beyond so many, which are read in some microseconds.
+MANY_ROWS = 32
 
-# The words of documents, with how often they are in each. MATERIALIZED: else a text is read once for each column.
+# The words of documents, with how often they are in each. MATERIALIZED: else a text is read once for each column. The
+# ids are from a subquery, whose number of rows no value changes: so a prepared statement keeps its plan.
 _WORDS = f"""
 language AS MATERIALIZED (
   SELECT CAST(language AS regconfig) AS name FROM searchapp_data.collections
@@ -30,7 +32,8 @@ language AS MATERIALIZED (
 texts AS MATERIALIZED (
   SELECT l.name AS language, d.id, concat_ws(' ', d.title, d.text) AS body,
     octet_length(d.text) + coalesce(octet_length(d.title), 0) > {LONG} AS long
-  FROM language l CROSS JOIN searchapp_data.documents d WHERE d.collection_id = :collection_id AND d.id = ANY(:ids)
+  FROM language l CROSS JOIN searchapp_data.documents d
+  WHERE d.collection_id = :collection_id AND d.id = ANY(ARRAY(SELECT unnest(CAST(:ids AS uuid[]))))
 ),
 at_once AS MATERIALIZED (
   SELECT t.id, w.lexeme AS term, cardinality(w.positions) AS frequency
@@ -47,14 +50,16 @@ words AS MATERIALIZED (
 )
 """
 # The counts of words, kept as rows that are added up. Where one would have many rows, or none of its documents is left,
-# those that nobody else is at become one.
+# those that nobody else is at become one; not in a transaction with one snapshot for all, in which rows that others
+# have made one since are an error.
 _COUNT = f"""
 counted AS MATERIALIZED (SELECT term, sum(documents) AS documents FROM changed GROUP BY term),
 merging AS MATERIALIZED (
   SELECT c.term FROM counted c CROSS JOIN LATERAL (
     SELECT count(*) AS rows, sum(documents) AS documents FROM searchapp_data.term_counts
     WHERE collection_id = :collection_id AND term = c.term
-  ) t WHERE t.rows > {MANY} OR t.documents + c.documents = 0
+  ) t WHERE (t.rows > {MANY_ROWS} OR t.documents + c.documents = 0)
+    AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
 ),
 taken AS MATERIALIZED (
   SELECT t.ctid AS place FROM merging c JOIN searchapp_data.term_counts t USING (term)
@@ -90,7 +95,7 @@ changed AS (
 
 
 def add(connection: Connection, collection_id: int, ids: Sequence[uuid.UUID]) -> None:
-    """Make the postings of documents that have none.
+    """Make the postings of documents that have none, and count them.
 
     :param ids: of documents that this transaction has locked, or put in.
     """

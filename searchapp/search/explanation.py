@@ -33,13 +33,14 @@ class Explanation:
     :param rung: what gave the answer. ``first``: the HNSW index. ``wider``: the HNSW index, asked again for more.
         ``filter``: the filter came first, and all that it keeps was compared, so the answer is exact, though
         ``Hits.exact`` cannot know it. ``exact``: all passages were compared, or all that the filter keeps. ``words``:
-        every document that has some of the query's words, by these alone. Of a hybrid it is what gave the candidates
-        that are near; those by words are always all that there are.
+        the best that have some of the query's words, exactly. Of a hybrid it is what gave the candidates that are near;
+        those by words are always exact.
     :param index: the index that found what was compared; None: there was none, everything was read.
     :param ef_search: how many candidates the HNSW index kept; None where it did not give the answer.
     :param passages_scanned, documents_scanned: rows read by all rungs that were run; the documents for the filter
         alone, without those that are shown.
-    :param postings_scanned: entries read that say which document has a word of the query.
+    :param postings_scanned: entries read that say which document has a word of the query; what is read twice counts
+        twice.
     :param advice: what can be done, a sentence each; empty where there is nothing to say.
     :param plan: the server's own words: what EXPLAIN ANALYZE says, the vectors left out.
     """
@@ -83,7 +84,7 @@ class Explanation:
 
     def _way(self) -> str:
         if self.rung == WORDS:
-            return f"exact: all that have its words, found by the index {self.index}"
+            return f"exact: by its words, found by the index {self.index}"
         if not self.exact:
             return f"approximate, by the index {self.index} ({self.rung} rung, ef_search {self.ef_search})"
         found = "" if self.index is None else f", found by the index {self.index}"

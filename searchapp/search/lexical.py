@@ -51,7 +51,7 @@ K1 = 1.2
 B = 0.75
 # Scores are summed as whole numbers of this size's inverse: all but exact, and far from what a float8 cannot count.
 ONE = 2**32
-# The rarest words are read until they have so many postings, or as many as there are hits to find.
+# The rarest words are read until they have so many postings, and at least as many as there are hits to find.
 RAREST = 20
 # A document that is cut, but not in passages, is shown by the piece of this length that has most of the question's
 # words.
@@ -197,11 +197,14 @@ class Words:
         :param near: documents that fit, in its column ``document_id``, all of whose scores are to be there, too.
         """
         weighed = self.weighed
-        rarest = self._fitting(self._scores(weighed.c.before < literally(float(max(count, RAREST)))))
+        few = weighed.c.before < literally(max(count, RAREST))
+        rarest = self._fitting(self._scores(few, weighed.c.rest > weighed.c.weight))  # the last one shows nothing
         bar = select(func.coalesce(_score_at(rarest.subquery(), count), as_float("0")).label("score"))
+        # what the last of the best has, at least; words that together give less cannot make one alone
         enough = select(bar.cte().prefix_with("MATERIALIZED").c.score).scalar_subquery()
-        begun = self._fitting(self._scores(weighed.c.rest >= enough)).cte().prefix_with("MATERIALIZED")
         frequent = weighed.c.rest < enough
+        # what the other words give, the most that the frequent ones may add, and what it takes to get there by that
+        begun = self._fitting(self._scores(weighed.c.rest >= enough)).cte().prefix_with("MATERIALIZED")
         more = func.coalesce(select(func.max(weighed.c.rest)).where(frequent).scalar_subquery(), as_float("0"))
         least = select(func.greatest(enough, _score_at(begun, count)) - more).scalar_subquery()
         able = begun.c.score >= least
