@@ -332,10 +332,15 @@ def give_words(connection: Connection, space: Space, language: str) -> Space:
         statement = update(models.Collection).where(models.Collection.id == space.collection_id)
         connection.execute(statement.values(language=language, backfilled_until=uuid.UUID(int=0)))
     elif space.language != language:
-        raise errors.CollectionMismatch(
-            f"the words of {space.collection} are read as {space.language}; {language} needs another collection"
-        )
+        raise read_otherwise(space, language)
     return find(connection, space.collection, space.vector_schema)
+
+
+def read_otherwise(space: Space, language: str) -> errors.CollectionMismatch:
+    """The error of words that were asked for in another language than they are read as."""
+    return errors.CollectionMismatch(
+        f"the words of {space.collection} are read as {space.language}; {language} needs another collection"
+    )
 
 
 def finish_words(connection: Connection, space: Space) -> None:

@@ -136,6 +136,22 @@ def shared_database() -> tuple[Any, Any]:
     return engine, db
 
 
+def shared_address() -> tuple[Any, Any]:
+    """The fixtures ``url`` and ``db`` for a module whose tests share one database; as :func:`shared_database`."""
+
+    @pytest.fixture(scope="module")
+    def url(server: database.Parameters, template: str) -> Iterator[str]:
+        with temporary_database(server, template) as url:
+            yield url
+
+    @pytest.fixture(scope="module")
+    def db(url: str, registry: Registry) -> Iterator[Client]:
+        with engine_on(url) as engine:
+            yield Client(engine, registry=registry)
+
+    return url, db
+
+
 @contextmanager
 def engine_on(url: str) -> Iterator[Engine]:
     """An engine on a database, its connections closed afterwards."""

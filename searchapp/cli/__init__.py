@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import traceback
+from itertools import pairwise
 
 
 def main() -> None:
@@ -28,7 +29,8 @@ def main() -> None:
 
 def _begin_loading(arguments: list[str]) -> None:
     """Load the default model of a search beside what else must be imported: each is half of its cold start."""
-    if arguments[:1] == ["search"] and not {"--help", "text", "--mode=text"} & set(arguments):
+    by_words = "--mode=text" in arguments or ("--mode", "text") in pairwise(arguments)
+    if arguments[:1] == ["search"] and "--help" not in arguments and not by_words:
         from searchapp import settings
         from searchapp.encoders import registry, weights
 

@@ -104,9 +104,7 @@ class Destination:
                 f" searchapp index words --collection {self.collection} --language {self.language}"
             )
         elif self.language is not None and self.language.lower() != (space.language or "").lower():
-            raise errors.CollectionMismatch(
-                f"the words of {self.collection} are read as {space.language}; {self.language} needs another collection"
-            )
+            raise spaces.read_otherwise(space, self.language)
         return space
 
     def _existing(self) -> Space | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ import numpy as np
 import psycopg
 import pytest
 
-from searchapp import database
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from tests import conftest
@@ -64,16 +62,7 @@ def write(folder: Path, documents: dict[str, str] = DOCUMENTS, qrels: str = "") 
     return folder
 
 
-@pytest.fixture(scope="module")
-def url(server: database.Parameters, template: str) -> Iterator[str]:
-    with conftest.temporary_database(server, template) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def db(url: str, registry: Registry) -> Iterator[Client]:
-    with conftest.engine_on(url) as engine:
-        yield Client(engine, registry=registry)
+url, db = conftest.shared_address()
 
 
 @pytest.fixture(scope="module")

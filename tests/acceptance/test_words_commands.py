@@ -6,16 +6,13 @@ import csv
 import io
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from searchapp import database
 from searchapp.client import Client
-from searchapp.encoders.registry import Registry
 from tests import conftest
 from tests.acceptance import commands, killing
 from tests.made_up import random_vectors
@@ -30,19 +27,12 @@ DOCUMENTS = {
 COLUMNS = ["key", "title", "passage", "score", "distance", "metadata", "vector_score", "text_score"]
 
 
-@pytest.fixture(scope="module")
-def url(server: database.Parameters, template: str, registry: Registry) -> Iterator[str]:
-    with conftest.temporary_database(server, template) as url:
-        with conftest.engine_on(url) as engine:
-            documents = [{"key": key, "text": text} for key, text in DOCUMENTS.items()]
-            Client(engine, registry=registry).ingest(documents, collection="things")
-        yield url
+url, db = conftest.shared_address()
 
 
-@pytest.fixture(scope="module")
-def db(url: str, registry: Registry) -> Iterator[Client]:
-    with conftest.engine_on(url) as engine:
-        yield Client(engine, registry=registry)
+@pytest.fixture(scope="module", autouse=True)
+def things(db: Client) -> None:
+    db.ingest([{"key": key, "text": text} for key, text in DOCUMENTS.items()], collection="things")
 
 
 @pytest.fixture(scope="module")
