@@ -39,7 +39,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the texts, fewer rounds: five minutes")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the texts, fewer rounds: six minutes")
     parser.add_argument(
         "--corpus", type=Path, metavar="FILE", help="JSONL of key, title and text, perhaps packed (.gz)"
     )

@@ -29,8 +29,10 @@ MODEL = weights.DEFAULT
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured. ``rounds`` are of what takes moments, ``long_rounds`` of what takes minutes."""
+    """How much is measured. ``share`` is of the collections that words are searched in; ``rounds`` are of what takes
+    moments, ``long_rounds`` of what takes minutes."""
 
+    share: float
     rows: int
     lines: int
     abstracts: int
@@ -40,8 +42,8 @@ class Sizes:
     long_rounds: int
 
 
-FULL = Sizes(rows=60_000, lines=5000, abstracts=300, ingested=20_000, searches=500, rounds=5, long_rounds=3)
-QUICK = Sizes(rows=6000, lines=500, abstracts=30, ingested=2000, searches=200, rounds=3, long_rounds=3)
+FULL = Sizes(share=1, rows=60_000, lines=5000, abstracts=300, ingested=20_000, searches=500, rounds=5, long_rounds=3)
+QUICK = Sizes(share=0.1, rows=6000, lines=500, abstracts=30, ingested=2000, searches=200, rounds=3, long_rounds=3)
 
 
 @dataclass(frozen=True, slots=True)

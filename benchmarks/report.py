@@ -17,7 +17,7 @@ ROWS_PLOT = "rows.svg"
 
 PAGE = """# Benchmarks
 
-Written by `make bench`; `make bench QUICK=1` measures a tenth, in five minutes. Of a ratio both sides were measured in
+Written by `make bench`; `make bench QUICK=1` measures a tenth, in six minutes. Of a ratio both sides were measured in
 this run, in turns and with equal threads; it is the median of the rounds' ratios, after a warm-up.
 
 ## Goals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import itertools
 import json
@@ -50,6 +51,11 @@ class Texts:
     vectors: Array
     queries: list[str]
 
+    def part(self, share: float) -> Texts:
+        """The first documents, such a share of them, and all queries."""
+        count = round(share * len(self.documents))
+        return dataclasses.replace(self, documents=self.documents[:count], vectors=self.vectors[:count])
+
 
 @lru_cache
 def abstracts() -> Texts:
@@ -89,7 +95,7 @@ def search_by_words(bench: Bench) -> Result:
     it, and shows as many hits."""
     measured: dict[str, float] = {}
     details: dict[str, Any] = {}
-    for texts in (abstracts(), descriptions()):
+    for texts in (each.part(bench.sizes.share) for each in (abstracts(), descriptions())):
         space = collection(bench, texts)
         rounds = take_turns(bench, texts, space)
         megabytes = postings_bytes(bench, space) / 1e6
@@ -134,7 +140,7 @@ def take_turns(bench: Bench, texts: Texts, space: Space) -> timing.Rounds:
 
 def replace_documents(bench: Bench) -> Result:
     """The words of one document taken away and made again, in the largest collection of descriptions."""
-    space = collection(bench, descriptions())
+    space = collection(bench, descriptions().part(bench.sizes.share))
     with bench.db._transaction() as connection:
         ids = document_ids(connection, space, REPLACED)
         took = timing.p50(lambda each: replace(connection, space, each), ids)

@@ -24,7 +24,7 @@ class _RunUnlessNamed(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(no_args_is_help=True, cls=_RunUnlessNamed)
+app = typer.Typer(no_args_is_help=True, cls=_RunUnlessNamed, subcommand_metavar="FOLDER | compare RUN RUN")
 
 
 @app.command()
