@@ -78,12 +78,12 @@ def _encode_json(metadata: dict[str, Any]) -> bytes:
 class Prepared:
     """A batch that is ready to be written.
 
-    ``changed`` are the ids of what is new or changed, in their order, ``documents`` and ``chunks`` its rows as COPY
+    ``changed`` is what is new or changed, in the order of its ids, ``documents`` and ``chunks`` its rows as COPY
     takes them, ``passages`` how many chunks that are; ``relabelled`` differ in metadata alone; ``unchanged`` are there
     already. ``new``: nothing of it was there.
     """
 
-    changed: list[bytes]
+    changed: list[Row]
     documents: bytes
     chunks: list[memoryview]
     passages: int
@@ -150,7 +150,7 @@ def prepare(
     changed.sort(key=lambda row: row.id)
     passages, chunks = _packed_passages(space, changed, encoder) if changed else (0, [])
     return Prepared(
-        [row.id for row in changed],
+        changed,
         _packed_documents(space, changed),
         chunks,
         passages,
@@ -312,7 +312,7 @@ def _insert(connection: Connection, space: Space, prepared: Prepared) -> bool:
             packing.copy(connection, documents, [prepared.documents])
             faults.point("between-documents-and-chunks")
             packing.copy(connection, f"searchapp_data.chunks ({packing.CHUNK_COLUMNS})", prepared.chunks)
-            words.add(connection, space.collection_id, _as_uuids(prepared.changed))
+            words.add(connection, space.collection_id, [uuid.UUID(bytes=row.id) for row in prepared.changed])
     except psycopg.errors.UniqueViolation:  # another writer has put one of them in meanwhile
         return False
     return True
@@ -335,34 +335,31 @@ def _replace(connection: Connection, space: Space, prepared: Prepared) -> None:
     packing.copy(connection, "pg_temp.staged_documents", [prepared.documents])
     packing.copy(connection, "pg_temp.staged_chunks", prepared.chunks)
     faults.point("after-staging")
-    ids = _as_uuids(prepared.changed)
     inserted = connection.exec_driver_sql(
         f"INSERT INTO searchapp_data.documents AS d ({packing.DOCUMENT_COLUMNS})"
         f" SELECT {packing.DOCUMENT_COLUMNS} FROM pg_temp.staged_documents ORDER BY id"
         " ON CONFLICT (collection_id, id) DO UPDATE SET key = excluded.key WHERE false RETURNING id"
     )
     new = set(inserted.scalars())
-    if stored := [each for each in ids if each not in new]:
-        words.remove(connection, space.collection_id, stored)
+    documents = {uuid.UUID(bytes=row.id): row.document for row in prepared.changed}
+    if new:
+        words.add(connection, space.collection_id, list(new))
+    if stored := {each: documents[each] for each in documents.keys() - new}:
+        words.replace(connection, space.collection_id, stored)
         connection.exec_driver_sql(
             "UPDATE searchapp_data.documents d SET title = n.title, text = n.text, metadata = n.metadata,"
             "  content_hash = n.content_hash, updated_at = now()"
             " FROM pg_temp.staged_documents n"
             f" WHERE d.collection_id = {space.collection_id} AND d.id = n.id AND d.id = ANY(%s)",
-            (stored,),
+            (list(stored),),
         )
-    words.add(connection, space.collection_id, ids)
     faults.point("between-documents-and-chunks")
-    _delete_chunks(connection, space, ids)
+    _delete_chunks(connection, space, list(documents))
     connection.exec_driver_sql(
         f"INSERT INTO searchapp_data.chunks ({packing.CHUNK_COLUMNS})"
         f" SELECT {packing.CHUNK_COLUMNS} FROM pg_temp.staged_chunks"
     )
     connection.exec_driver_sql("DROP TABLE pg_temp.staged_documents, pg_temp.staged_chunks")
-
-
-def _as_uuids(ids: Sequence[bytes]) -> list[uuid.UUID]:
-    return [uuid.UUID(bytes=each) for each in ids]
 
 
 def delete(connection: Connection, space: Space, ids: Sequence[uuid.UUID], matching: Select[Any] | None = None) -> int:

@@ -7,11 +7,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 import searchapp
 from searchapp.client import Client
 from searchapp.ingest import words
+from searchapp.ingest.documents import Document
 from searchapp.ingest.load import document_id
 from searchapp.search import asking
 from searchapp.search.answering import Typed
@@ -95,15 +96,35 @@ def test_a_hybrid_asks_the_index_of_vectors_once(engine: Engine, space: Space) -
 
 
 @pytest.mark.parametrize("count", [1, 1000])
-def test_postings_are_taken_away_by_their_index(engine: Engine, space: Space, count: int) -> None:
+@pytest.mark.parametrize("statement", [words._REMOVE, words._REPLACE], ids=["removed", "replaced"])
+def test_postings_are_taken_away_by_their_index(
+    engine: Engine, space: Space, statement: TextClause, count: int
+) -> None:
     ids = [document_id(space.collection_id, f"{number:04}") for number in range(count)]
+    texts = {"titles": [None] * count, "texts": ["other words"] * count} if statement is words._REPLACE else {}
     with engine.connect() as connection:
         rows = connection.execute(
-            text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {words._REMOVE}"),
-            {"collection_id": space.collection_id, "ids": ids},
+            text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {statement.text}"),
+            {"collection_id": space.collection_id, "ids": ids, **texts},
         )
         plan = "\n".join(row[0] for row in rows)
         connection.rollback()
     table = f"postings_{space.collection_id}"
     assert f"Seq Scan on {table}" not in plan
     assert f"using {table}_pkey" in plan or f"on {table}_pkey" in plan
+    assert "Seq Scan on term_counts" not in plan
+
+
+def test_writing_words_is_planned_once(engine: Engine, space: Space) -> None:
+    with engine.connect() as connection:
+        for number in range(12):
+            each = document_id(space.collection_id, f"{number:04}")
+            words.replace(connection, space.collection_id, {each: Document("key", "other words", None, {})})
+            words.remove(connection, space.collection_id, [each])
+            words.add(connection, space.collection_id, [each])
+        planned = connection.exec_driver_sql(
+            "SELECT custom_plans <= 6, generic_plans > 0 FROM pg_prepared_statements WHERE statement LIKE %s",
+            ("%regconfig%",),
+        ).all()
+        connection.rollback()
+    assert planned == [(True, True)] * 3
