@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from searchapp.ingest.documents import Document as Document
     from searchapp.ingest.ingestion import Summary as Summary
     from searchapp.search.documents import documents as documents
+    from searchapp.search.examples import nearest_to_document as nearest_to_document
     from searchapp.search.explanation import Explanation as Explanation
     from searchapp.search.hits import Hit as Hit
     from searchapp.search.hits import Hits as Hits
@@ -50,6 +51,7 @@ _PLACES = {
     "documents": "searchapp.search.documents",
     "hybrid": "searchapp.search.hybrid",
     "nearest": "searchapp.search.nearest",
+    "nearest_to_document": "searchapp.search.examples",
     "words": "searchapp.search.lexical",
 }
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "errors",
     "hybrid",
     "nearest",
+    "nearest_to_document",
     "orm",
     "words",
 ]

@@ -82,6 +82,7 @@ class AsyncClient:
     search_many = _in_thread(Client.search_many)
     search_by_vector = _in_thread(Client.search_by_vector)
     search_many_by_vector = _in_thread(Client.search_many_by_vector)
+    similar = _in_thread(Client.similar)
     explain = _in_thread(Client.explain)
     explain_by_vector = _in_thread(Client.explain_by_vector)
     space = _in_thread(Client.space)

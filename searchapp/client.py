@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine, func, select
 
-from searchapp import database, errors, maintenance, partitions, spaces, values
+from searchapp import database, errors, maintenance, models, partitions, spaces, values
 from searchapp.database import Reader
 from searchapp.encoders import Encoder, Model, weights
 from searchapp.encoders.registry import Registry
@@ -24,7 +24,7 @@ from searchapp.evaluation import beir, runs, tuning
 from searchapp.evaluation.runs import Comparison, Evaluated
 from searchapp.evaluation.tuning import Measured, Tuned
 from searchapp.fields import Field, declare, from_mapping
-from searchapp.ingest import backfill, ingestion, load
+from searchapp.ingest import backfill, ingestion
 from searchapp.ingest.backfill import Backfilled
 from searchapp.ingest.destination import (
     DEFAULT_LANGUAGE,
@@ -40,11 +40,11 @@ from searchapp.ingest.objects import Objects
 from searchapp.ingest.readers import Source, open_source
 from searchapp.search import documents as document_builder
 from searchapp.search import nearest as nearest_builder
-from searchapp.search.answering import Answering, Given, Typed
+from searchapp.search.answering import Alike, Answering, Given, Typed
 from searchapp.search.explanation import Explanation
 from searchapp.search.hits import Hits
 from searchapp.search.hybrid import fusion as fused_by
-from searchapp.search.request import check_mode, check_query, request
+from searchapp.search.request import check_key, check_mode, check_query, request
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
 
@@ -343,6 +343,34 @@ class Client:
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
         given = Given(partial(nearest_builder.check_vectors, vectors), b"", asked)
         return self._answering.ask_many_by_vector(collection, given)
+
+    def similar(
+        self,
+        key: str,
+        *,
+        collection: str,
+        limit: int = 10,
+        offset: int = 0,
+        filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
+        exact: bool = False,
+        cursor: str | None = None,
+        timeout: float | None = None,
+    ) -> Hits:
+        """Find the documents that mean what one of the collection means, which is left out; as :meth:`search` in the
+        mode ``vector``, without a model.
+
+        :param key: its key; a document of several passages is what these are on average.
+        :raises errors.DocumentMissing: there is none of that key; the message has the near ones.
+        """
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
+        check_key(key)
+        hits = self._answering.ask(collection, Alike(key, asked), cursor)
+        if not hits:
+            with self._transaction() as connection:
+                document_builder.check_there(connection, self._find(connection, collection), key)
+        return hits
 
     def explain(
         self,
@@ -711,7 +739,7 @@ class Client:
 
 def _document_ids(space: Space, keys: Iterable[str]) -> list[uuid.UUID]:
     """The ids of the documents of these keys, without those keys that no document can have."""
-    return [load.document_id(space.collection_id, key) for key in map(str, keys) if values.is_storable(key)]
+    return [models.document_id(space.collection_id, key) for key in map(str, keys) if values.is_storable(key)]
 
 
 def _rows(documents: Iterable[Any]) -> Rows:

@@ -98,6 +98,10 @@ class CollectionMismatch(SearchAppError):
     """Other chunking or another model than the collection's."""
 
 
+class DocumentMissing(SearchAppError):
+    """No such document in the collection."""
+
+
 class WordsMissing(SearchAppError):
     """The collection was made without words, so that it cannot be searched by them."""
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from searchapp import database, spaces
 from searchapp.client import Client
-from searchapp.ingest import load
+from searchapp.models import document_id
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 
@@ -48,7 +48,7 @@ def fill(
 ) -> Space:
     """Make a collection: document number i has these vectors, a chunk each; its key is that number in four digits."""
     space = db.create_collection(name, fields=fields)
-    ids = [load.document_id(space.collection_id, f"{number:04}") for number in range(len(chunks))]
+    ids = [document_id(space.collection_id, f"{number:04}") for number in range(len(chunks))]
     with db._transaction() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None

@@ -41,6 +41,7 @@ def root(
 app.command("demo")(demo.demo)
 app.command("ingest")(ingest.ingest)
 app.command("search")(search.search)
+app.command("similar")(search.similar)
 app.command("get")(documents.get)
 app.command("delete")(documents.delete)
 app.command("tune")(tune.tune)

@@ -54,6 +54,22 @@ NoWords = Annotated[
     bool, typer.Option("--no-words", help="A new collection has no words: it is searched by meaning alone.")
 ]
 
+Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", help="How many hits, 1 to 100,000.")]
+Offset = Annotated[int, typer.Option("--offset", metavar="N", help="How many of the nearest are left out before them.")]
+MinScore = Annotated[float | None, typer.Option("--min-score", metavar="X", help="Only hits of at least this score.")]
+MaxDistance = Annotated[
+    float | None, typer.Option("--max-distance", metavar="X", help="Only hits no farther than this.")
+]
+Exact = Annotated[bool, typer.Option("--exact", help="Compare with every passage instead of asking the index.")]
+Cursor = Annotated[
+    str | None, typer.Option("--cursor", metavar="TEXT", help="The next page: what --json gave as cursor.")
+]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", metavar="SECONDS", help="Let the database end the search after so long.")
+]
+Jsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object a hit.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")]
+
 
 def parse_filter(text: str | None) -> dict[str, Any] | None:
     """Read ``--filter``.

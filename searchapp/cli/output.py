@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from searchapp import errors
 from searchapp.ingest.documents import Document
 from searchapp.search.explanation import Explanation
 from searchapp.search.hits import Hit, Hits
@@ -24,6 +25,28 @@ PASSAGE_LENGTH = 240
 def print_json(value: Any) -> None:
     """Print one JSON value on one line."""
     print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def check_form(as_json: bool, as_jsonl: bool, as_csv: bool) -> None:
+    """Check that an answer is to be printed in one way.
+
+    :raises errors.InvalidInput: in several.
+    """
+    if sum((as_json, as_jsonl, as_csv)) > 1:
+        raise errors.InvalidInput("give one of --json, --jsonl and --csv")
+
+
+def print_answer(hits: Hits, as_json: bool, as_jsonl: bool, as_csv: bool) -> None:
+    """Print hits in one of the ways of the commands that search."""
+    if as_json:
+        print_json(hits_as_json(hits))
+    elif as_jsonl:
+        for hit in hits:
+            print_json(hit._asdict())
+    elif as_csv:
+        print_csv(hits)
+    else:
+        print_hits(hits)
 
 
 def hits_as_json(hits: Hits) -> dict[str, Any]:

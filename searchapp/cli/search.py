@@ -1,4 +1,4 @@
-"""``searchapp search``."""
+"""``searchapp search`` and ``searchapp similar``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import searchapp
 from searchapp import errors
 from searchapp.cli import options, output
 from searchapp.search import hybrid
-from searchapp.search.request import check_query, request
+from searchapp.search.request import check_key, check_query, request
 
 
 def search(
@@ -21,17 +21,11 @@ def search(
         ),
     ],
     collection: options.Collection,
-    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="How many hits, 1 to 100,000.")] = 10,
-    offset: Annotated[
-        int, typer.Option("--offset", metavar="N", help="How many of the nearest are left out before them.")
-    ] = 0,
+    limit: options.Limit = 10,
+    offset: options.Offset = 0,
     filter: options.Filter = None,
-    min_score: Annotated[
-        float | None, typer.Option("--min-score", metavar="X", help="Only hits of at least this score.")
-    ] = None,
-    max_distance: Annotated[
-        float | None, typer.Option("--max-distance", metavar="X", help="Only hits no farther than this.")
-    ] = None,
+    min_score: options.MinScore = None,
+    max_distance: options.MaxDistance = None,
     mode: options.Mode = None,
     fusion: Annotated[
         str | None,
@@ -46,26 +40,18 @@ def search(
     highlight: Annotated[
         bool, typer.Option("--highlight", help="With --json, --jsonl: say where words of the query stand in passages.")
     ] = False,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compare with every passage instead of asking the index.")
-    ] = False,
-    cursor: Annotated[
-        str | None, typer.Option("--cursor", metavar="TEXT", help="The next page: what --json gave as cursor.")
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="Let the database end the search after so long."),
-    ] = None,
+    exact: options.Exact = False,
+    cursor: options.Cursor = None,
+    timeout: options.Timeout = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell how it is answered instead: which index, how long, what would help.")
     ] = False,
     json: options.Json = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object a hit.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
+    jsonl: options.Jsonl = False,
+    csv: options.Csv = False,
 ) -> None:
     """Find the documents that mean what the query means, have its words, or both."""
-    if sum((json, jsonl, csv)) > 1:
-        raise errors.InvalidInput("give one of --json, --jsonl and --csv")
+    output.check_form(json, jsonl, csv)
     if explain and (jsonl or csv or cursor is not None):
         raise errors.InvalidInput("--explain takes --json, but neither --jsonl nor --csv nor --cursor")
     wanted: dict[str, Any] = {
@@ -89,12 +75,37 @@ def search(
             return
         marked = highlight or readable
         hits = db.search(query, collection=collection, mode=mode, cursor=cursor, highlight=marked, **fused, **wanted)
-    if json:
-        output.print_json(output.hits_as_json(hits))
-    elif jsonl:
-        for hit in hits:
-            output.print_json(hit._asdict())
-    elif csv:
-        output.print_csv(hits)
-    else:
-        output.print_hits(hits)
+    output.print_answer(hits, json, jsonl, csv)
+
+
+def similar(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The document's key.")],
+    collection: options.Collection,
+    limit: options.Limit = 10,
+    offset: options.Offset = 0,
+    filter: options.Filter = None,
+    min_score: options.MinScore = None,
+    max_distance: options.MaxDistance = None,
+    exact: options.Exact = False,
+    cursor: options.Cursor = None,
+    timeout: options.Timeout = None,
+    json: options.Json = False,
+    jsonl: options.Jsonl = False,
+    csv: options.Csv = False,
+) -> None:
+    """Find the documents that mean what one of the collection means, which is left out."""
+    output.check_form(json, jsonl, csv)
+    wanted: dict[str, Any] = {
+        "limit": limit,
+        "offset": offset,
+        "filter": options.parse_filter(filter),
+        "min_score": min_score,
+        "max_distance": max_distance,
+        "exact": exact,
+        "timeout": timeout,
+    }
+    check_key(key)  # before the database is asked for anything
+    request(**wanted)
+    with searchapp.connect() as db:
+        hits = db.similar(key, collection=collection, cursor=cursor, **wanted)
+    output.print_answer(hits, json, jsonl, csv)

@@ -196,7 +196,7 @@ class Ingestion:
         if self._unreadable_keys:
             reason = f"{self._unreadable_keys} rejected rows have no readable key, and may be of any document"
             return dataclasses.replace(summary, not_pruned=reason)
-        kept = {load.document_id(space.collection_id, key) for key in self._accepted | self._kept}
+        kept = {models.document_id(space.collection_id, key) for key in self._accepted | self._kept}
         with self._transaction() as connection:
             lacking = [each for each in connection.scalars(_ids(space)) if each not in kept]
         if len(lacking) * 2 > before and not yes:

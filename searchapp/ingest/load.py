@@ -20,12 +20,10 @@ from searchapp.encoders import Encoder
 from searchapp.ingest import packing, words
 from searchapp.ingest.chunking import Chunker
 from searchapp.ingest.documents import Document
+from searchapp.models import id_bytes
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from searchapp.wire import ArrayParameter, quote
-
-# The fixed namespace of document ids: uuid5(NAMESPACE, collection id, NUL, key).
-NAMESPACE = uuid.UUID("b2f0e6c4-3c52-5d0e-9f63-2f9a6f3d9c11")
 
 # A transaction takes this many documents, or fewer where they are long (in code points). Where nothing is to be encoded
 # it is over in a moment, so it may take more.
@@ -60,7 +58,7 @@ class Row:
     @classmethod
     def of(cls, collection_id: int, document: Document) -> Row:
         return cls(
-            _id_bytes(collection_id, document.key),
+            id_bytes(collection_id, document.key),
             document,
             _encode_json(document.metadata),
             content_hash(document.title, document.text),
@@ -90,22 +88,6 @@ class Prepared:
     relabelled: list[Row]
     unchanged: int
     new: bool
-
-
-def document_id(collection_id: int, key: str) -> uuid.UUID:
-    """The id of a document, a uuid5: the same key in the same collection has always the same one."""
-    return uuid.UUID(bytes=_id_bytes(collection_id, key))
-
-
-_NAMESPACE = NAMESPACE.bytes
-
-
-def _id_bytes(collection_id: int, key: str) -> bytes:
-    """As ``uuid.uuid5``, which takes several times as long. *Source:* RFC 9562, 5.5."""
-    uuid5 = bytearray(hashlib.sha1(b"%b%d\0%b" % (_NAMESPACE, collection_id, key.encode())).digest()[:16])
-    uuid5[6] = uuid5[6] & 0x0F | 0x50
-    uuid5[8] = uuid5[8] & 0x3F | 0x80
-    return bytes(uuid5)
 
 
 def content_hash(title: str | None, body: str) -> bytes:

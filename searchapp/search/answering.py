@@ -13,6 +13,7 @@ import numpy as np
 
 from searchapp import errors
 from searchapp.database import Reader
+from searchapp.models import document_id
 from searchapp.search import asking, highlighting, hybrid, trial
 from searchapp.search import cursor as cursors
 from searchapp.search import query as queries
@@ -90,6 +91,31 @@ class Given:
         return Question(self.request)
 
 
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """A search for what is like a document.
+
+    :param document: its key.
+    """
+
+    document: str
+    request: Request
+    highlight: bool = False
+
+    @property
+    def key(self) -> bytes:
+        """What its cursors are bound to."""
+        return b"\0" + self.document.encode()
+
+    def question(self, space: Space) -> Question:
+        """What it means for a collection."""
+        return Question(self.request, like=document_id(space.collection_id, self.document))
+
+
+# What is asked for one answer.
+Asked = Typed | Given | Alike
+
+
 class Answering:
     """Answers searches.
 
@@ -113,7 +139,7 @@ class Answering:
         self._load = load
         self._encode = encode
 
-    def ask(self, collection: str, search: Typed | Given, cursor: str | None = None) -> Hits:
+    def ask(self, collection: str, search: Asked, cursor: str | None = None) -> Hits:
         """Answer one search.
 
         :param cursor: of the page before.
@@ -168,7 +194,7 @@ class Answering:
                     raise
             space = self._look_up(collection)
 
-    def _page(self, collection: str, search: Typed | Given, cursor: str | None, space: Space) -> tuple[Hits, bool]:
+    def _page(self, collection: str, search: Asked, cursor: str | None, space: Space) -> tuple[Hits, bool]:
         question = search.question(space)
         before = None
         if cursor is not None:
@@ -208,10 +234,12 @@ class Answering:
             answers = asking.ask_each(self._reader, space, each, questions)
         return _hits_of_many(answers, space, questions, encode, milliseconds(started))
 
-    def _vector(self, space: Space, search: Typed | Given, question: Question) -> tuple[Array | None, float]:
-        """The vector that a question is asked with, and the milliseconds that it took to encode."""
+    def _vector(self, space: Space, search: Asked, question: Question) -> tuple[Array | None, float]:
+        """The vector that a question is asked with, if it is, and the milliseconds that it took to encode."""
         if isinstance(search, Given):
             return search.check(space), 0.0
+        if isinstance(search, Alike):
+            return None, 0.0
         text = question.encoded(search.text)
         if text is None:
             return None, 0.0

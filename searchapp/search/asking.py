@@ -41,7 +41,7 @@ def ask_one(
 ) -> list[Row]:
     """The rows that answer a question, best first, in one round trip.
 
-    :param vector: shape (dimensions,); None in the mode ``text``.
+    :param vector: shape (dimensions,); None in the mode ``text``, and where a document stands for it.
     :param after: where the page before ended.
     :param ef_search: the least that the index is asked with, on trial; None: the space's.
     :return: rows of ``key, title, passage, metadata, distance, exact``; in the modes ``text`` and ``hybrid`` then
@@ -124,6 +124,8 @@ def _values(question: Question, after: Position | None) -> dict[str, Any]:
         "min_score": request.min_score,
         "max_distance": request.reach if question.mode == VECTOR else request.max_distance,
     }
+    if question.like is not None:
+        values["like"] = [question.like]
     if query is not None:
         values |= {"text": query.text, "phrases": list(query.phrases), "excluded": list(query.excluded)}
     if after is not None:

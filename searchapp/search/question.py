@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 
 from searchapp.search.hybrid import DEFAULT_FUSION, Fusion
@@ -14,6 +15,7 @@ class Question:
     """A search, all but its vector.
 
     :param query: what the words are; None in the mode ``vector``.
+    :param like: the document that hits are to be like, and are not; it stands for the vector.
     :param fusion, candidates: of a hybrid: how both scores become one, and how many candidates each leg gives.
     """
 
@@ -22,6 +24,7 @@ class Question:
     query: Query | None = None
     fusion: Fusion = DEFAULT_FUSION
     candidates: int = 0
+    like: uuid.UUID | None = None
 
     def encoded(self, typed: str) -> str | None:
         """What is encoded for it, of a text that was typed; None: nothing."""

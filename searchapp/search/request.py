@@ -113,6 +113,16 @@ def check_query(query: str, mode: str | None) -> None:
         check_mode(mode)
 
 
+def check_key(key: str) -> str:
+    """Return a key that a document can have.
+
+    :raises errors.InvalidInput: none can.
+    """
+    if not isinstance(key, str) or not values.is_storable(key):
+        raise errors.InvalidInput(f"key is {key!r}; expected the key of a document, a text without a NUL")
+    return key
+
+
 def check_mode(mode: str) -> str:
     """Return a mode that there is.
 

@@ -25,6 +25,7 @@ from sqlalchemy.types import BigInteger, Boolean
 
 from searchapp import spaces
 from searchapp.search import lexical, nearest
+from searchapp.search.examples import embedding_of
 from searchapp.search.hybrid import Fusion, hybrid_of
 from searchapp.search.lexical import Asked, words_of
 from searchapp.search.nearest import nearest_to
@@ -45,8 +46,9 @@ _EACH = "asked"
 class Statement:
     """SQL text with ``$1``, ``$2``, ..., and the names of the values that these are.
 
-    They are ``vector`` or ``vectors``; ``text``, ``phrases`` and ``excluded``; ``min_score`` and ``max_distance``; and
-    ``place``, ``key`` and ``tied``, or ``place`` and ``id``, of the last hit before.
+    They are ``vector`` or ``vectors``, or ``like``, the ids of documents; ``text``, ``phrases`` and ``excluded``;
+    ``min_score`` and ``max_distance``; and ``place``, ``key`` and ``tied``, or ``place`` and ``id``, of the last hit
+    before.
     """
 
     text: bytes
@@ -84,6 +86,7 @@ def statement_of(
         excluded=query is not None and bool(query.excluded),
         fusion=question.fusion,
         candidates=question.candidates,
+        like=question.like is not None,
     )
     made = _compile(space, shape)
     if condition is None:
@@ -129,6 +132,7 @@ class _Shape:
     excluded: bool
     fusion: Fusion
     candidates: int
+    like: bool
 
 
 class _Parameters:
@@ -145,7 +149,8 @@ class _Parameters:
 @lru_cache(SHAPES_KEPT)
 def _compile(space: Space, shape: _Shape) -> Statement:
     scanned = space if shape.ef_search is None else dataclasses.replace(space, ef_search=shape.ef_search)
-    parameter = _Parameters() if shape.mode == TEXT else _Parameters("vectors" if shape.many else "vector")
+    given = () if shape.mode == TEXT or shape.like else ("vectors" if shape.many else "vector",)
+    parameter = _Parameters(*given)
     if shape.mode == VECTOR:
         statement = _nearest_to_each(scanned, shape, parameter) if shape.many else _nearest(scanned, shape, parameter)
     else:
@@ -155,12 +160,16 @@ def _compile(space: Space, shape: _Shape) -> Statement:
 
 
 def _nearest(space: Space, shape: _Shape, parameter: _Parameters, vector: ColumnElement[Any] | None = None) -> Any:
+    like = parameter("like", ARRAY(Uuid())) if shape.like else None
+    if vector is None:
+        vector = _vector(space) if like is None else embedding_of(space, like)
     return nearest_to(
         space,
-        _vector(space) if vector is None else vector,
+        vector,
         limit=shape.limit,
         offset=shape.offset,
         condition=_condition(shape),
+        without=like,
         max_distance=parameter("max_distance", Double()) if shape.max_distance else None,
         after=nearest.After(*_last(parameter)) if shape.after else None,
         exact=shape.exact,

@@ -15,7 +15,7 @@ import searchapp
 from searchapp import errors
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
-from searchapp.ingest.load import document_id
+from searchapp.models import document_id
 from searchapp.search.hits import Hit, Hits
 from searchapp.search.hybrid import CANDIDATES_OF_PAGES
 from searchapp.spaces import Space

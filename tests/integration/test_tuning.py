@@ -15,7 +15,7 @@ from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.evaluation import tuning
 from searchapp.evaluation.tuning import Measured
-from searchapp.ingest import load
+from searchapp.models import document_id
 from searchapp.search import asking
 from searchapp.search.question import Question
 from searchapp.search.request import Request
@@ -52,7 +52,7 @@ def description(db: Client, name: str) -> CollectionInfo:
 
 def recall_by_numpy(db: Client, space: Space) -> float:
     """The recall of a space's searches as they are: how many hits are as near as the right tenth."""
-    numbers = sorted(range(DOCUMENTS), key=lambda number: load.document_id(space.collection_id, str(number)))[:200]
+    numbers = sorted(range(DOCUMENTS), key=lambda number: document_id(space.collection_id, str(number)))[:200]
     distances = 1 - VECTORS[numbers] @ VECTORS.T
     distances[range(200), numbers] = np.inf
     found = 0

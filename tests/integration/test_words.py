@@ -22,8 +22,8 @@ from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.ingest import backfill
 from searchapp.ingest.backfill import Backfilled
-from searchapp.ingest.load import document_id
 from searchapp.ingest.words import MANY_ROWS
+from searchapp.models import document_id
 from searchapp.search.hits import Hits
 from searchapp.spaces import Space
 from tests import conftest

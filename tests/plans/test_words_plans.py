@@ -13,7 +13,7 @@ import searchapp
 from searchapp.client import Client
 from searchapp.ingest import words
 from searchapp.ingest.documents import Document
-from searchapp.ingest.load import document_id
+from searchapp.models import document_id
 from searchapp.search import asking
 from searchapp.search.answering import Typed
 from searchapp.search.request import request
