@@ -125,7 +125,7 @@ def _values(question: Question, after: Position | None) -> dict[str, Any]:
         "max_distance": request.reach if question.mode == VECTOR else request.max_distance,
     }
     if question.like is not None:
-        values["like"] = [question.like]
+        values["like"] = question.like
     if query is not None:
         values |= {"text": query.text, "phrases": list(query.phrases), "excluded": list(query.excluded)}
     if after is not None:

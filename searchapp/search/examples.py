@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Double, Select, Uuid, func, literal, literal_column, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Double, Select, Uuid, literal, literal_column, select
 
 from searchapp.models import Chunk, Document, document_id
 from searchapp.search.filters import condition_of
@@ -38,28 +37,25 @@ def nearest_to_document(
     :raises errors.InvalidInput, errors.InvalidFilter: a value that cannot be.
     """
     threshold = as_max_distance(min_score, max_distance)
-    ids = literal([document_id(space.collection_id, key)], ARRAY(Uuid()))
+    document = literal(document_id(space.collection_id, key), Uuid)
     return nearest_to(
         space,
-        embedding_of(space, ids),
+        embedding_of(space, document),
         limit=check_limit(limit),
         offset=check_offset(offset),
         condition=condition_of(filter, where, Document.metadata_, space.fields),
-        without=ids,
+        without=document,
         max_distance=None if threshold is None else literal(threshold, Double),
         exact=exact,
     )
 
 
-def embedding_of(space: Space, ids: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The embedding of a document: its chunks' on average; null where it has none.
-
-    :param ids: an array of one id.
-    """
+def embedding_of(space: Space, document: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The embedding of a document: its chunks' on average; null where it has none."""
     average: ColumnElement[Any] = literal_column(f"{quote(space.vector_schema)}.avg({Chunk.__table__}.embedding)")
     return (
         select(average)
         .select_from(Chunk)
-        .where(Chunk.space_id == literally(space.id), Chunk.document_id == func.any(ids))
+        .where(Chunk.space_id == literally(space.id), Chunk.document_id == document)
         .scalar_subquery()
     )

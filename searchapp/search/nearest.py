@@ -110,7 +110,7 @@ def nearest_to(
 
     :param vector: a parameter, a column of a query around it, or a subquery; where it is null, there are no hits.
     :param condition: what a hit's document must satisfy.
-    :param without: an array of ids of documents that are no hits.
+    :param without: the id of a document that is no hit.
     :param max_distance: stands outside of the scan, which would otherwise go on until it had read everything.
     :param after: only hits behind this one; exactly.
     """
@@ -252,7 +252,7 @@ class _Chunks(Scan):
         statement = select(Chunk.document_id, Chunk.start, Chunk.length, *columns)
         statement = statement.where(Chunk.space_id == literally(self._space.id))
         if self._without is not None:
-            statement = statement.where(Chunk.document_id != func.all(self._without), self.vector.is_not(None))
+            statement = statement.where(Chunk.document_id != self._without, self.vector.is_not(None))
         if self._condition is not None:
             collection_id = literally(self._space.collection_id)
             on = and_(Document.id == Chunk.document_id, Document.collection_id == collection_id)

@@ -46,7 +46,7 @@ _EACH = "asked"
 class Statement:
     """SQL text with ``$1``, ``$2``, ..., and the names of the values that these are.
 
-    They are ``vector`` or ``vectors``, or ``like``, the ids of documents; ``text``, ``phrases`` and ``excluded``;
+    They are ``vector`` or ``vectors``, or ``like``, the id of a document; ``text``, ``phrases`` and ``excluded``;
     ``min_score`` and ``max_distance``; and ``place``, ``key`` and ``tied``, or ``place`` and ``id``, of the last hit
     before.
     """
@@ -160,7 +160,7 @@ def _compile(space: Space, shape: _Shape) -> Statement:
 
 
 def _nearest(space: Space, shape: _Shape, parameter: _Parameters, vector: ColumnElement[Any] | None = None) -> Any:
-    like = parameter("like", ARRAY(Uuid())) if shape.like else None
+    like = parameter("like", Uuid()) if shape.like else None
     if vector is None:
         vector = _vector(space) if like is None else embedding_of(space, like)
     return nearest_to(

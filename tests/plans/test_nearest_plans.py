@@ -17,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import searchapp
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
+from searchapp.models import document_id
 from searchapp.search.question import Question
 from searchapp.search.request import Request
 from searchapp.search.statements import rows_of, statement_of
@@ -48,6 +49,27 @@ def test_the_index_is_used_and_the_exact_rung_is_not_run(engine: Engine, space: 
     assert f"Index Scan using space_{space.id}_hnsw on chunks_{space.id}" in plan
     assert "never executed" in plan
     assert plan.count("_hnsw") == 1
+
+
+def test_what_is_like_a_document_goes_by_the_index(engine: Engine, space: Space) -> None:
+    plan = explain(engine, searchapp.nearest_to_document(space, "0007", limit=10))
+    assert f"Index Scan using space_{space.id}_hnsw on chunks_{space.id}" in plan
+    assert plan.count("_hnsw") == 1
+    assert "never executed" in plan
+    assert f"Index Scan using chunks_{space.id}_pkey" in plan
+
+
+def test_a_prepared_search_for_what_is_like_a_document_is_planned_once(engine: Engine, space: Space) -> None:
+    question = Question(Request(limit=10), like=document_id(space.collection_id, "0007"))
+    text = statement_of(space, question).text
+    with driver_of(engine) as driver:
+        cursor = psycopg.RawCursor(driver)
+        for number in range(12):
+            cursor.execute(text, [document_id(space.collection_id, f"{number:04}")], prepare=True)
+        planned = driver.execute(
+            "SELECT custom_plans <= 6, generic_plans >= 6 FROM pg_prepared_statements WHERE statement LIKE '%.avg(%'"
+        )
+        assert planned.fetchall() == [(True, True)]
 
 
 def test_a_rare_filter_is_answered_by_the_filter_first(engine: Engine, space: Space) -> None:
