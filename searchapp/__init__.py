@@ -23,11 +23,18 @@ if TYPE_CHECKING:
     from searchapp.errors import SearchAppError as SearchAppError
     from searchapp.ingest.documents import Document as Document
     from searchapp.ingest.ingestion import Summary as Summary
+    from searchapp.search.arrangement import Boost as Boost
+    from searchapp.search.arrangement import Decay as Decay
+    from searchapp.search.boosting import boosted as boosted
     from searchapp.search.documents import documents as documents
     from searchapp.search.examples import nearest_to_document as nearest_to_document
+    from searchapp.search.examples import nearest_to_examples as nearest_to_examples
     from searchapp.search.explanation import Explanation as Explanation
+    from searchapp.search.grouping import grouped as grouped
+    from searchapp.search.hits import Group as Group
     from searchapp.search.hits import Hit as Hit
     from searchapp.search.hits import Hits as Hits
+    from searchapp.search.hits import Passage as Passage
     from searchapp.search.hybrid import hybrid as hybrid
     from searchapp.search.lexical import words as words
     from searchapp.search.nearest import nearest as nearest
@@ -38,39 +45,53 @@ if TYPE_CHECKING:
 # Each is imported when it is first asked for: the command begins to load its model before SQLAlchemy is there.
 _PLACES = {
     "AsyncClient": "searchapp.async_client",
+    "Boost": "searchapp.search.arrangement",
     "Client": "searchapp.client",
+    "Decay": "searchapp.search.arrangement",
     "Document": "searchapp.ingest.documents",
     "Explanation": "searchapp.search.explanation",
+    "Group": "searchapp.search.hits",
     "Hit": "searchapp.search.hits",
     "Hits": "searchapp.search.hits",
+    "Passage": "searchapp.search.hits",
     "SearchAppError": "searchapp.errors",
     "Space": "searchapp.spaces",
     "Summary": "searchapp.ingest.ingestion",
+    "boosted": "searchapp.search.boosting",
     "connect": "searchapp.connecting",
     "connect_async": "searchapp.async_client",
     "documents": "searchapp.search.documents",
+    "grouped": "searchapp.search.grouping",
     "hybrid": "searchapp.search.hybrid",
     "nearest": "searchapp.search.nearest",
     "nearest_to_document": "searchapp.search.examples",
+    "nearest_to_examples": "searchapp.search.examples",
     "words": "searchapp.search.lexical",
 }
 __all__ = [
     "AsyncClient",
+    "Boost",
     "Client",
+    "Decay",
     "Document",
     "Explanation",
+    "Group",
     "Hit",
     "Hits",
+    "Passage",
     "SearchAppError",
     "Space",
     "Summary",
+    "boosted",
     "connect",
     "connect_async",
     "documents",
     "errors",
+    "grouped",
     "hybrid",
     "nearest",
     "nearest_to_document",
+    "nearest_to_examples",
     "orm",
     "words",
 ]

@@ -40,7 +40,9 @@ from searchapp.ingest.objects import Objects
 from searchapp.ingest.readers import Source, open_source
 from searchapp.search import documents as document_builder
 from searchapp.search import nearest as nearest_builder
-from searchapp.search.answering import Alike, Answering, Given, Typed
+from searchapp.search.answering import Alike, Answering, ByExamples, Given, Typed
+from searchapp.search.arrangement import Boost, Decay, arrangement
+from searchapp.search.examples import Example, check_examples, sides_of
 from searchapp.search.explanation import Explanation
 from searchapp.search.hits import Hits
 from searchapp.search.hybrid import fusion as fused_by
@@ -49,6 +51,8 @@ from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
 
 logger = logging.getLogger("searchapp")
+
+Boosts = Boost | Decay | Sequence[Boost | Decay] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,11 @@ class Client:
         fusion: str | None = None,
         weights: Sequence[float] | None = None,
         highlight: bool = False,
+        passages: int = 1,
+        diversity: float | None = None,
+        boost: Boosts = None,
+        group_by: str | None = None,
+        group_size: int = 3,
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> Hits:
@@ -247,6 +256,14 @@ class Client:
         :param fusion: how a hybrid's two scores become one: ``convex``, the default, or ``rrf``, by reciprocal ranks.
         :param weights: of meaning and of words; default 0.8 and 0.2, for ``rrf`` 1 and 1.
         :param highlight: say where words of the query stand in each passage, which takes another round trip.
+        :param passages: how many of its nearest passages a hit shows at most; over 1, ``hit.passages`` has them.
+        :param diversity: by how much hits are to differ from each other (MMR), 0 to 1: chosen among the best 100, or as
+            many as are asked for.
+        :param boost: one or several of :class:`searchapp.Boost` and :class:`searchapp.Decay`, what counts beside the
+            distance: the 100 nearest are ordered by it, or as many as are asked for; with ``exact`` all that match.
+        :param group_by: a field of the metadata: ``hits.groups`` are the nearest ``limit`` groups of documents that
+            have one value in it, with their nearest ``group_size`` hits each. Groups and boosts are of the mode
+            ``vector``.
         :param cursor: ``hits.cursor`` of the page before, whose search this is: pages by cursor neither repeat nor skip
             a hit of unchanged data. In the mode ``vector`` they are exact: begin with ``exact=True``. Those of a hybrid
             are of one list of candidates, 100 of each kind, or 300 where it began with ``exact=True``.
@@ -258,7 +275,8 @@ class Client:
         :raises errors.WordsMissing: its words are asked for, and the collection has none.
         """
         check_query(query, mode)
-        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
+        arranged = arrangement(passages, diversity, boost, group_by, group_size)
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout, arranged)
         typed = Typed(query, mode, asked, fused_by(fusion, weights), highlight)
         return self._answering.ask(collection, typed, cursor)
 
@@ -300,12 +318,18 @@ class Client:
         vector: npt.ArrayLike,
         *,
         collection: str,
+        model: str | None = None,
         limit: int = 10,
         offset: int = 0,
         filter: Mapping[str, Any] | None = None,
         min_score: float | None = None,
         max_distance: float | None = None,
         exact: bool = False,
+        passages: int = 1,
+        diversity: float | None = None,
+        boost: Boosts = None,
+        group_by: str | None = None,
+        group_size: int = 3,
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> Hits:
@@ -313,12 +337,14 @@ class Client:
         without a model.
 
         :param vector: shape (dimensions,), of the collection's model, of any length but zero.
-        :raises errors.ModelMismatch: its dimension is not the collection's.
+        :param model: what made it, by its name; None: it is taken for the collection's.
+        :raises errors.ModelMismatch: its dimension or its model is not the collection's.
         :raises errors.InvalidInput: it is zero, or has NaN or infinity.
         """
-        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
-        given = Given(partial(nearest_builder.check_vector, vector), nearest_builder.as_floats(vector).tobytes(), asked)
-        return self._answering.ask(collection, given, cursor)
+        arranged = arrangement(passages, diversity, boost, group_by, group_size)
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout, arranged)
+        check = partial(_check_vector, vector, model)
+        return self._answering.ask(collection, Given(check, nearest_builder.as_floats(vector).tobytes(), asked), cursor)
 
     def search_many_by_vector(
         self,
@@ -355,6 +381,11 @@ class Client:
         min_score: float | None = None,
         max_distance: float | None = None,
         exact: bool = False,
+        passages: int = 1,
+        diversity: float | None = None,
+        boost: Boosts = None,
+        group_by: str | None = None,
+        group_size: int = 3,
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> Hits:
@@ -364,13 +395,54 @@ class Client:
         :param key: its key; a document of several passages is what these are on average.
         :raises errors.DocumentMissing: there is none of that key; the message has the near ones.
         """
-        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
+        arranged = arrangement(passages, diversity, boost, group_by, group_size)
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout, arranged)
         check_key(key)
         hits = self._answering.ask(collection, Alike(key, asked), cursor)
         if not hits:
             with self._transaction() as connection:
-                document_builder.check_there(connection, self._find(connection, collection), key)
+                document_builder.check_there(connection, self._find(connection, collection), [key])
         return hits
+
+    def search_by_examples(
+        self,
+        like: Example | Sequence[Example],
+        unlike: Example | Sequence[Example] = (),
+        *,
+        collection: str,
+        strategy: str = "average",
+        limit: int = 10,
+        offset: int = 0,
+        filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
+        exact: bool = False,
+        passages: int = 1,
+        diversity: float | None = None,
+        boost: Boosts = None,
+        group_by: str | None = None,
+        group_size: int = 3,
+        timeout: float | None = None,
+    ) -> Hits:
+        """Find the documents that are like some examples, and unlike others; documents among these are left out.
+
+        :param like, unlike: documents of the collection by their keys, and vectors of its model.
+        :param strategy: ``average``: near to the average of what hits are to be like, moved away from the average of
+            what they are to be unlike; ``best_score``: each hit is compared with every example, see
+            :func:`searchapp.nearest_to_examples`. Then ``score`` is that, and ``distance`` to the nearest example.
+        :param limit, offset, filter, min_score, max_distance, exact, timeout: as of :meth:`search`.
+        :param passages, diversity, boost, group_by, group_size: as of :meth:`search`; boosts and groups with
+            ``average`` alone.
+        :raises errors.InvalidInput: nothing to be like; a vector or key that cannot be.
+        :raises errors.DocumentMissing: there is none of some key; the message has the near ones.
+        """
+        arranged = arrangement(passages, diversity, boost, group_by, group_size)
+        asked = request(limit, offset, filter, exact, min_score, max_distance, timeout, arranged)
+        keys = check_examples(like, unlike, strategy, arranged)
+        if keys:
+            with self._transaction() as connection:
+                document_builder.check_there(connection, self._find(connection, collection), keys)
+        return self._answering.ask(collection, ByExamples(partial(sides_of, like, unlike), strategy, asked))
 
     def explain(
         self,
@@ -735,6 +807,16 @@ class Client:
                 partitions.vacuum_postings(
                     connection.execution_options(isolation_level="AUTOCOMMIT"), space.collection_id
                 )
+
+
+def _check_vector(vector: npt.ArrayLike, model: str | None, space: Space) -> Array:
+    """A vector as a space needs it.
+
+    :raises errors.ModelMismatch: it is of another model, or has other dimensions.
+    """
+    if model is not None and weights.canonical_name(model) != space.model:
+        raise errors.ModelMismatch(f"the vector is of {model}; the collection {space.collection} has {space.model}")
+    return nearest_builder.check_vector(vector, space)
 
 
 def _document_ids(space: Space, keys: Iterable[str]) -> list[uuid.UUID]:

@@ -16,6 +16,7 @@ from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 from sqlalchemy import ColumnElement, Dialect, bindparam
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.sql.functions import Function
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from searchapp.vectors import Array
@@ -103,6 +104,11 @@ def packed(vectors: Array) -> npt.NDArray[Any]:
     return table
 
 
+def received(sent: bytes) -> npt.NDArray[np.float32]:
+    """A vector as pgvector's vector_send gives it."""
+    return np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32)
+
+
 psycopg.adapters.register_dumper(Parameter, _ParameterDumper)
 psycopg.adapters.register_dumper(ArrayParameter, _ArrayParameterDumper)
 
@@ -142,15 +148,33 @@ class Vector(UserDefinedType[Array]):
 
 
 class VectorArray(UserDefinedType[Array]):
-    """SQLAlchemy type ``<schema>.vector[]``."""
+    """SQLAlchemy type ``<schema>.vector[]``: binds float32 arrays, shape (n_vectors, dimensions), in binary.
+
+    :param oid: of the type vector in the database; None: nothing is bound.
+    """
 
     cache_ok = True
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, oid: int | None = None) -> None:
         self.schema = schema
+        self.oid = oid
 
     def get_col_spec(self, **_: Any) -> str:
         return f"{quote(self.schema)}.vector[]"
+
+    def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002  # SQLAlchemy's signature
+        oid = self.oid
+        return None if oid is None else lambda value: ArrayParameter(value, oid)
+
+
+def vector_function(schema: str, name: str, *arguments: Any) -> ColumnElement[Any]:
+    """A function of pgvector's, in the schema that it stands in."""
+    return Function(name, *arguments, packagenames=(schema,), type_=Vector(schema))
+
+
+def vector_operator(schema: str, operator: str) -> str:
+    """An operator of pgvector's, in the schema that it stands in."""
+    return f"OPERATOR({quote(schema)}.{operator})"
 
 
 def quote(identifier: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -17,16 +18,19 @@ from searchapp.models import document_id
 from searchapp.search import asking, highlighting, hybrid, trial
 from searchapp.search import cursor as cursors
 from searchapp.search import query as queries
+from searchapp.search.arrangement import CANDIDATES, Arrangement
 from searchapp.search.cursor import Position
+from searchapp.search.diversity import most_marginal
 from searchapp.search.explanation import Explanation
-from searchapp.search.hits import Hit, Hits, Took
+from searchapp.search.hits import Group, Hit, Hits, Passage, Took
 from searchapp.search.hybrid import DEFAULT_FUSION, Fusion
 from searchapp.search.lexical import check_words
 from searchapp.search.matrix import Row
-from searchapp.search.question import Question
+from searchapp.search.question import Examples, Question
 from searchapp.search.request import HYBRID, TEXT, VECTOR, Request
 from searchapp.spaces import Space
 from searchapp.vectors import Array
+from searchapp.wire import received
 
 T = TypeVar("T")
 
@@ -57,11 +61,14 @@ class Typed:
         :raises errors.WordsMissing: its words are asked for, and the collection has none.
         :raises errors.InvalidInput: what the mode does not have.
         """
-        mode = self.mode
+        mode, arranged = self.mode, self.request.arrangement
         if mode is None:
-            mode = HYBRID if space.language is not None and space.words_complete else VECTOR
+            with_words = space.language is not None and space.words_complete
+            mode = HYBRID if with_words and not arranged.by_vector_alone else VECTOR
         if mode == VECTOR:
             return Question(self.request)
+        if arranged.by_vector_alone or (arranged and mode == TEXT):
+            raise errors.InvalidInput(_not_in_mode(arranged, mode))
         check_words(space)
         query = queries.read(self.text) if self.marks else queries.Query(self.text)
         if mode == HYBRID:
@@ -112,8 +119,26 @@ class Alike:
         return Question(self.request, like=document_id(space.collection_id, self.document))
 
 
+@dataclass(frozen=True, slots=True)
+class ByExamples:
+    """A search for what is like some examples, and unlike others.
+
+    :param sides: gives both for a space.
+    """
+
+    sides: Callable[[Space], tuple[Examples, Examples]]
+    strategy: str
+    request: Request
+    highlight: bool = False
+    key: bytes = b""
+
+    def question(self, space: Space) -> Question:
+        """What it means for a collection."""
+        return Question(self.request, examples=self.sides(space), strategy=self.strategy)
+
+
 # What is asked for one answer.
-Asked = Typed | Given | Alike
+Asked = Typed | Given | Alike | ByExamples
 
 
 class Answering:
@@ -198,14 +223,18 @@ class Answering:
         question = search.question(space)
         before = None
         if cursor is not None:
+            if search.request.arrangement.reordered:
+                raise errors.InvalidInput("groups, boosts and diversity have no pages; ask for more by a larger limit")
             if search.request.offset:
                 raise errors.InvalidInput("give an offset or a cursor, not both")
             before = cursors.read(cursor, cursors.digest_of(collection, search.key, question))
             question = _going_on(question, before)
         vector, encode = self._vector(space, search, question)
         started = time.perf_counter()
-        rows = asking.ask_one(self._reader, space, vector, question, after=before)
-        hits = hits_of(rows, space, question, Took(encode, milliseconds(started)))
+        rows = asking.ask_one(self._reader, space, vector, widened(question), after=before)
+        took = milliseconds(started)
+        rows = diversified(rows, question)
+        hits = hits_of(rows, space, question, Took(encode, took))
         if before is not None and not before.everything and not rows and not question.request.has_threshold:
             raise errors.InvalidCursor(
                 f"the pages of a hybrid search end here, with the best {question.candidates:,} by words and by meaning;"
@@ -238,7 +267,7 @@ class Answering:
         """The vector that a question is asked with, if it is, and the milliseconds that it took to encode."""
         if isinstance(search, Given):
             return search.check(space), 0.0
-        if isinstance(search, Alike):
+        if isinstance(search, (Alike, ByExamples)):
             return None, 0.0
         text = question.encoded(search.text)
         if text is None:
@@ -254,17 +283,60 @@ class Answering:
         return self._encode(space, texts), milliseconds(started)
 
 
+def widened(question: Question) -> Question:
+    """A question for the candidates that diverse hits are chosen among."""
+    request = question.request
+    if request.arrangement.diversity is None:
+        return question
+    limit = max(CANDIDATES, request.offset + request.limit)
+    return dataclasses.replace(question, request=dataclasses.replace(request, limit=limit, offset=0))
+
+
+def diversified(rows: list[Row], question: Question) -> list[Row]:
+    """The rows that are chosen for their diversity, in the order in which they are."""
+    request = question.request
+    diversity = request.arrangement.diversity
+    if diversity is None or not rows:
+        return rows
+    scored = "score" in question.columns
+    relevance = np.array([row[6] if scored else 1 - row[4] for row in rows], np.float64)
+    if question.mode == HYBRID:  # by ranks, scores are some hundredths
+        relevance /= max(float(relevance.max()), 1e-9)
+    place = question.columns.index("embedding")
+    embeddings = np.array([received(row[place]) for row in rows])
+    chosen = most_marginal(relevance, embeddings, diversity, request.offset + request.limit)
+    return [rows[each] for each in chosen[request.offset :]]
+
+
 def hits_of(rows: list[Row], space: Space, question: Question, took: Took) -> Hits:
     """The hits that rows are."""
-    hits = tuple(map(_HIT_OF[question.mode], rows))
+    hits = tuple(map(_HIT_OF[question.mode, "score" in question.columns], rows))
+    arranged = question.request.arrangement
+    if arranged.passages > 1:
+        place = question.columns.index("passages")
+        hits = tuple(
+            hit._replace(passages=tuple(Passage(*each) for each in row[place] or ()))
+            for hit, row in zip(hits, rows, strict=True)
+        )
+    groups: tuple[Group, ...] = ()
+    if arranged.group_by is not None:
+        place = question.columns.index("group")
+        values = [row[place] for row in rows]
+        by_value = groupby(zip(values, hits, strict=True), key=lambda pair: (type(pair[0]), pair[0]))
+        groups = tuple(Group(value, tuple(hit for _, hit in each)) for (_, value), each in by_value)
     # Every writer changes a document and its chunks in one transaction, so no document lacks its chunks.
     complete = question.mode == VECTOR or space.words_complete
-    return Hits(hits, question.mode, all(row[5] for row in rows), complete, took)
+    return Hits(hits, question.mode, all(row[5] for row in rows), complete, took, groups=groups)
 
 
 def _by_distance(row: Row) -> Hit:
     key, title, passage, metadata, distance, *_ = row
     return Hit(key, title, passage, 1 - distance, distance, metadata, 1 - distance)
+
+
+def _by_score(row: Row) -> Hit:
+    key, title, passage, metadata, distance, _, score, *_ = row
+    return Hit(key, title, passage, score, distance, metadata, 1 - distance)
 
 
 def _by_words(row: Row) -> Hit:
@@ -277,7 +349,20 @@ def _by_both(row: Row) -> Hit:
     return Hit(key, title, passage, score, distance, metadata, None if distance is None else 1 - distance, text_score)
 
 
-_HIT_OF = {VECTOR: _by_distance, TEXT: _by_words, HYBRID: _by_both}
+# By the mode, and whether rows have a score.
+_HIT_OF = {
+    (VECTOR, False): _by_distance,
+    (VECTOR, True): _by_score,
+    (TEXT, True): _by_words,
+    (HYBRID, True): _by_both,
+}
+
+
+def _not_in_mode(arranged: Arrangement, mode: str) -> str:
+    what = "groups are" if arranged.group_by is not None else "boosts are" if arranged.boosts else ""
+    if what:
+        return f"{what} of the mode vector; leave the mode out, or ask for that one instead of {mode}"
+    return "several passages and diversity are by meaning; in the mode text there are neither"
 
 
 def _hits_of_many(
@@ -296,6 +381,8 @@ def _going_on(question: Question, before: Position) -> Question:
 
 def _has_next(hits: Hits, question: Question, *, everything: bool) -> bool:
     """Whether a cursor is given: after a full page, or one that is short because the list of candidates has ended."""
+    if question.request.arrangement.reordered or question.examples is not None:
+        return False
     if question.mode == VECTOR and not question.request.exact:
         return False
     full = len(hits) == question.request.limit

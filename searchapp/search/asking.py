@@ -14,7 +14,6 @@ from searchapp.database import Reader
 from searchapp.search.cursor import Position, digest
 from searchapp.search.matrix import Row, nearest_by_matrix
 from searchapp.search.question import Question
-from searchapp.search.request import HYBRID, TEXT, VECTOR
 from searchapp.search.statements import Statement, statement_of
 from searchapp.spaces import Space
 from searchapp.vectors import Array
@@ -22,8 +21,6 @@ from searchapp.wire import ArrayParameter, Parameter
 
 # From so many vectors on reading everything once is faster than scanning it for each.
 MATRIX_FROM = 16
-# Where ``current`` stands in a row.
-_CURRENT = {VECTOR: 6, TEXT: 8, HYBRID: 10}
 
 
 class Outdated(Exception):
@@ -44,8 +41,7 @@ def ask_one(
     :param vector: shape (dimensions,); None in the mode ``text``, and where a document stands for it.
     :param after: where the page before ended.
     :param ef_search: the least that the index is asked with, on trial; None: the space's.
-    :return: rows of ``key, title, passage, metadata, distance, exact``; in the modes ``text`` and ``hybrid`` then
-        ``score, id``, and in ``hybrid`` ``text_score, all``; and what else may follow.
+    :return: rows of the question's columns, and what else may follow.
     :raises Outdated: as it says; where there are no rows it cannot be known.
     :raises errors.InvalidCursor: that page was of another space.
     """
@@ -56,7 +52,7 @@ def ask_one(
     if after is not None and after.vector != digest(vector):
         raise errors.InvalidCursor("the query is encoded otherwise here; begin again with the first page")
     statement = statement_of(space, question, after=after is not None, ef_search=ef_search)
-    rows = reader.fetch(statement.text, values_of(statement, vector, question, after), question.request.timeout)
+    rows = reader.fetch(statement.text, values_of(space, statement, vector, question, after), question.request.timeout)
     return _current(rows, question)
 
 
@@ -76,7 +72,7 @@ def ask_many(reader: Reader, space: Space, vectors: Array, question: Question) -
                 raise Outdated
             return nearest_by_matrix(database.driver_of(connection), space, vectors, request)
     statement = statement_of(space, question, many=True)
-    values = _values(question, None) | {"vectors": ArrayParameter(vectors, space.vector_oid)}
+    values = _values(space, question, None) | {"vectors": ArrayParameter(vectors, space.vector_oid)}
     rows = reader.fetch(statement.text, _in_order(statement, values), request.timeout)
     answers: list[list[Row]] = [[] for _ in vectors]
     for place, group in groupby(_current(rows, question), key=itemgetter(-1)):
@@ -105,27 +101,30 @@ def _sent(
     driver: psycopg.Connection[Any], space: Space, vector: Array | None, question: Question
 ) -> psycopg.RawCursor[Row]:
     statement = statement_of(space, question)
-    return database.raw_cursor(driver).execute(statement.text, values_of(statement, vector, question))
+    return database.raw_cursor(driver).execute(statement.text, values_of(space, statement, vector, question))
 
 
 def values_of(
-    statement: Statement, vector: Array | None, question: Question, after: Position | None = None
+    space: Space, statement: Statement, vector: Array | None, question: Question, after: Position | None = None
 ) -> list[Any]:
     """The values of a statement's parameters, in their order."""
-    values = _values(question, after)
+    values = _values(space, question, after)
     if vector is not None:
         values["vector"] = Parameter(vector)
     return _in_order(statement, values)
 
 
-def _values(question: Question, after: Position | None) -> dict[str, Any]:
+def _values(space: Space, question: Question, after: Position | None) -> dict[str, Any]:
     request, query = question.request, question.query
     values: dict[str, Any] = {
         "min_score": request.min_score,
-        "max_distance": request.reach if question.mode == VECTOR else request.max_distance,
+        "max_distance": question.max_distance,
     }
     if question.like is not None:
         values["like"] = question.like
+    if question.examples is not None:
+        for name, side in zip(("like", "unlike"), question.examples, strict=True):
+            values |= {f"{name}_ids": list(side.ids), f"{name}_vectors": ArrayParameter(side.vectors, space.vector_oid)}
     if query is not None:
         values |= {"text": query.text, "phrases": list(query.phrases), "excluded": list(query.excluded)}
     if after is not None:
@@ -138,6 +137,6 @@ def _in_order(statement: Statement, values: Mapping[str, Any]) -> list[Any]:
 
 
 def _current(rows: list[Row], question: Question) -> list[Row]:
-    if rows and rows[0][_CURRENT[question.mode]] is not True:
+    if rows and rows[0][len(question.columns)] is not True:
         raise Outdated
     return rows

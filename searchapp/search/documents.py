@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
 from searchapp import database, errors
-from searchapp.models import Document
+from searchapp.models import Document, document_id
 from searchapp.search.filters import compile_filter
 from searchapp.spaces import Space
 
@@ -28,15 +28,20 @@ def documents(space: Space, *, filter: Mapping[str, Any] | None = None) -> Selec
     return statement if filter is None else statement.where(compile_filter(filter, Document.metadata_, space.fields))
 
 
-def check_there(connection: Connection, space: Space, key: str) -> None:
-    """Check that a collection has a document.
+def check_there(connection: Connection, space: Space, keys: Sequence[str]) -> None:
+    """Check that a collection has documents.
 
-    :raises errors.DocumentMissing: it has none of that key; the message has the near ones.
+    :raises errors.DocumentMissing: it has none of a key; the message has the near ones.
     """
-    there = select(Document.id).where(Document.collection_id == space.collection_id, Document.key == key)
-    if connection.scalar(there) is None:
-        near = database.near(key, _keys_beside(connection, space, key))
-        raise errors.DocumentMissing(f"the collection {space.collection} has no document {key!r}; {near}")
+    there = select(Document.key).where(
+        Document.collection_id == space.collection_id,
+        Document.id.in_([document_id(space.collection_id, key) for key in keys]),
+    )
+    found = set(connection.scalars(there))
+    for key in keys:
+        if key not in found:
+            near = database.near(key, _keys_beside(connection, space, key))
+            raise errors.DocumentMissing(f"the collection {space.collection} has no document {key!r}; {near}")
 
 
 def _keys_beside(connection: Connection, space: Space, key: str) -> list[str]:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     ColumnElement,
     SQLColumnExpression,
     and_,
+    case,
     cast,
     column,
     false,
@@ -96,6 +97,13 @@ def compile_filter(
     :raises errors.InvalidFilter: an unknown operator, or a value that cannot be.
     """
     return _Compiler(metadata, declared).conjunction(_as_json(filter))
+
+
+def path_to(field: str, metadata: SQLColumnExpression[Any]) -> ColumnElement[Any]:
+    """The jsonpath to the values of a field, those of an array one by one."""
+    whole, *inner = (literally(f"{path}[*]") for path in _paths(field))
+    path = case((metadata.bool_op("?")(literally(field)), whole), else_=inner[0]) if inner else whole
+    return cast(path, JSONPATH)
 
 
 def undeclared(filter: Mapping[str, Any], declared: Sequence[Field]) -> tuple[Field, ...]:

@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
 
+class Passage(NamedTuple):
+    """A passage of a document: its number and where it starts in the text, in characters, both from 0; the text itself,
+    and how far it is."""
+
+    position: int
+    start: int
+    text: str
+    distance: float
+
+
 class Hit(NamedTuple):  # five times as fast to make as a frozen dataclass
     """One document found.
 
@@ -15,7 +25,7 @@ class Hit(NamedTuple):  # five times as fast to make as a frozen dataclass
     and words gave it: ``score`` is the one of a search by that alone, and both of them fused in a hybrid. ``distance``
     is cosine distance, 0 to 2. None is what was not asked for, or the distance of a document without a chunk.
     ``highlights`` are where words of the query stand in ``passage``: pairs of start and end; only where these were
-    asked for.
+    asked for. ``passages`` are the nearest of the document, nearest first; only where several were asked for.
     """
 
     key: str
@@ -27,6 +37,14 @@ class Hit(NamedTuple):  # five times as fast to make as a frozen dataclass
     vector_score: float | None = None
     text_score: float | None = None
     highlights: tuple[tuple[int, int], ...] = ()
+    passages: tuple[Passage, ...] = ()
+
+
+class Group(NamedTuple):
+    """The hits that have one value in a field, nearest first."""
+
+    value: str | float | bool
+    hits: tuple[Hit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +62,8 @@ class Hits(Sequence[Hit]):
     ``mode`` says how the question was asked: ``vector``, ``text`` or ``hybrid``. ``exact`` says whether the answer came
     from a scan of everything; ``complete`` is false while documents lack what is asked: their chunks in the space, or
     their words. ``cursor`` asks for the next page, which begins behind the last hit: there is one where the page is
-    full and, in the mode ``vector``, the answer was asked exactly.
+    full and, in the mode ``vector``, the answer was asked exactly. ``groups`` are the same hits by the values of a
+    field, the nearest group first; only where these were asked for.
     """
 
     hits: tuple[Hit, ...]
@@ -53,6 +72,7 @@ class Hits(Sequence[Hit]):
     complete: bool
     took_ms: Took
     cursor: str | None = None
+    groups: tuple[Group, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

@@ -35,9 +35,11 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search import query as queries
+from searchapp.search.arrangement import PLAIN, Arrangement
 from searchapp.search.filters import condition_of
 from searchapp.search.lexical import PIECE, After, Asked, Words, as_float, asked_for, best_first, is_document, ratio
 from searchapp.search.nearest import candidates_near, check_vector
+from searchapp.search.passages import more_columns
 from searchapp.search.request import check_limit, check_offset
 from searchapp.spaces import Space
 from searchapp.wire import Vector, literally
@@ -175,11 +177,13 @@ def hybrid_of(
     max_distance: ColumnElement[float] | None = None,
     after: After | None = None,
     exact: bool,
+    arranged: Arrangement = PLAIN,
 ) -> Select[Any]:
     """Build the statement of :func:`hybrid` for expressions.
 
     :param candidates: how many each leg gives.
     :param after: only hits behind this one.
+    :param arranged: what columns there are more.
     :return: as :func:`hybrid`, and ``all``: whether every document that fits is a candidate.
     """
     found = Words(space, asked, condition)
@@ -224,6 +228,7 @@ def hybrid_of(
             hits.c.document_id.label("id"),
             hits.c.text_score,
             everything.label("all"),
+            *more_columns(space, hits.c.document_id, scan.exact_distance(), arranged),
         )
         .join_from(hits, Document, is_document(space, hits.c.document_id))
         .order_by(*best_first(hits))

@@ -173,15 +173,26 @@ def exact_is_as_fast(wanted: int, rows: float, *, filtered: bool) -> bool:
 def approximately(scan: Scan, limit: int) -> Subquery:
     """The rungs: each runs only where those before it gave too few documents."""
     fetch = scan.fetched(limit)
-    first = scan.by_index(_setting(scan, min(fetch, MAX_EF_SEARCH)), scan.wanted(limit), fetch)
+    first = first_rung(scan, limit)
     enough = _enough(scan, first, limit)
     parts = [scan.best(first, exact=False, condition=enough)]
     if scan.rows_per_hit > 1 and fetch < MAX_EF_SEARCH:
-        wide = scan.by_index(_setting(scan, MAX_EF_SEARCH, when=not_(enough)), MAX_EF_SEARCH // 2, MAX_EF_SEARCH)
+        wide = wide_rung(scan, unless=enough)
         enough_by_wide = _enough(scan, wide, limit)
         parts.append(scan.best(wide, exact=False, condition=and_(enough_by_wide, not_(enough))))
         enough = or_(enough, enough_by_wide)
     return union_all(*parts, scan.of_everything(unless=enough)).subquery()
+
+
+def first_rung(scan: Scan, limit: int) -> CTE:
+    """The rows by the index that surely hold ``limit`` hits, in the usual run of things."""
+    fetch = scan.fetched(limit)
+    return scan.by_index(_setting(scan, min(fetch, MAX_EF_SEARCH)), scan.wanted(limit), fetch)
+
+
+def wide_rung(scan: Scan, *, unless: ColumnElement[bool]) -> CTE:
+    """As many rows by the index as it gives."""
+    return scan.by_index(_setting(scan, MAX_EF_SEARCH, when=not_(unless)), MAX_EF_SEARCH // 2, MAX_EF_SEARCH)
 
 
 def exactly(scan: Scan, limit: int) -> Subquery:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     inspect,
     literal,
     literal_column,
+    not_,
     or_,
     select,
 )
@@ -31,12 +32,14 @@ from sqlalchemy.types import Float
 
 from searchapp import errors
 from searchapp.models import Chunk, Document
+from searchapp.search.arrangement import PLAIN, Arrangement, arrangement
 from searchapp.search.filters import condition_of
 from searchapp.search.ladder import Scan, approximately, exact_is_as_fast, exactly
+from searchapp.search.passages import more_columns
 from searchapp.search.request import as_max_distance, check_limit, check_offset
 from searchapp.spaces import Space
 from searchapp.vectors import is_usable, unusable, why_unusable
-from searchapp.wire import Vector, literally, quote
+from searchapp.wire import Vector, literally, vector_operator
 
 # The least that the index of a caller's own table is asked with: as of a new space.
 OWN_EF_SEARCH = 100
@@ -53,6 +56,7 @@ def nearest(
     min_score: float | None = None,
     max_distance: float | None = None,
     exact: bool = False,
+    passages: int = 1,
 ) -> Select[Any]:
     """Build the statement for the documents of a space, or the rows of a caller's own table, nearest to a vector.
 
@@ -68,6 +72,8 @@ def nearest(
     :param min_score: hits have at least this score, which is 1 - distance.
     :param max_distance: hits are no farther than this.
     :param exact: scan everything instead of the index.
+    :param passages: for a space: how many of its nearest passages a document shows at most; with more than one there is
+        a column ``passages``, JSON arrays of ``position, start, text, distance``, nearest first.
     :return: columns ``key, title, passage, metadata, distance, exact`` for a space: one row a document, by its nearest
         passage; the class (the object itself in a session), ``distance`` and ``exact`` for own rows. Nearest first,
         equal distances by key; ``distance`` is cosine distance, 0 to 2; ``exact`` is true where the row is of an exact
@@ -86,7 +92,7 @@ def nearest(
     }
     if isinstance(target, Space):
         parameter = bindparam(None, check_vector(vector, target), Vector(target.vector_schema), unique=True)
-        return nearest_to(target, parameter, condition=condition, **limits)
+        return nearest_to(target, parameter, condition=condition, arranged=arrangement(passages), **limits)
     if filter is not None:
         raise errors.InvalidInput(
             "a filter is for a space's metadata; conditions on a table's own columns go to where="
@@ -101,20 +107,22 @@ def nearest_to(
     limit: int,
     offset: int = 0,
     condition: ColumnElement[bool] | None,
-    without: ColumnElement[Any] | None = None,
+    without: ColumnElement[bool] | None = None,
     max_distance: ColumnElement[float] | None = None,
     after: After | None = None,
     exact: bool,
+    arranged: Arrangement = PLAIN,
 ) -> Select[Any]:
     """Build the statement of :func:`nearest` in a space for expressions.
 
     :param vector: a parameter, a column of a query around it, or a subquery; where it is null, there are no hits.
     :param condition: what a hit's document must satisfy.
-    :param without: the id of a document that is no hit.
+    :param without: which chunks are left out.
     :param max_distance: stands outside of the scan, which would otherwise go on until it had read everything.
     :param after: only hits behind this one; exactly.
+    :param arranged: what columns there are more.
     """
-    scan = _Chunks(space, vector, condition, without)
+    scan = Chunks(space, vector, condition, without)
     exact = exact or is_exact(space, limit + offset, filtered=condition is not None)
     hits = _hits(scan, limit + offset, exact) if after is None else _hits_after(scan, limit, after)
     text = func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length)
@@ -125,6 +133,7 @@ def nearest_to(
         Document.metadata_.label("metadata"),
         hits.c.distance,
         hits.c.exact,
+        *more_columns(space, hits.c.document_id, scan.exact_distance(), arranged),
     ).join_from(
         hits,
         Document,
@@ -143,14 +152,21 @@ def is_exact(space: Space, count: int, *, filtered: bool) -> bool:
 
 
 def candidates_near(
-    space: Space, vector: ColumnElement[Any], count: int, *, condition: ColumnElement[bool] | None, exact: bool
+    space: Space,
+    vector: ColumnElement[Any],
+    count: int,
+    *,
+    condition: ColumnElement[bool] | None,
+    without: ColumnElement[bool] | None = None,
+    exact: bool,
 ) -> tuple[Scan, Select[Any]]:
     """The documents of a space that are nearest to a vector, as a part of another statement.
 
     :param condition: what a document must satisfy.
+    :param without: which chunks are left out.
     :return: the scan, whose CTEs that statement must have; and ``document_id, start, length, distance, exact``.
     """
-    scan = _Chunks(space, vector, condition)
+    scan = Chunks(space, vector, condition, without)
     exact = exact or is_exact(space, count, filtered=condition is not None)
     hits = _hits(scan, count, exact)
     return scan, select(*hits.c).order_by(hits.c.distance, hits.c.document_id).limit(literally(count))
@@ -220,10 +236,13 @@ def _page(
     return ordered if max_distance is None else ordered.where(hits.c.distance <= max_distance)
 
 
-class _Chunks(Scan):
+class Chunks(Scan):
     """The chunks of a space, with a condition on their documents where there is one.
 
     All but the vector stands literally: as parameters, a generic plan over 50 partitions costs 0.9 ms more.
+
+    :param without: which chunks are left out.
+    :param carried: the columns of a chunk that are needed.
     """
 
     def __init__(
@@ -231,14 +250,15 @@ class _Chunks(Scan):
         space: Space,
         vector: ColumnElement[Any],
         condition: ColumnElement[bool] | None,
-        without: ColumnElement[Any] | None = None,
+        without: ColumnElement[bool] | None = None,
+        carried: tuple[str, ...] = ("start", "length"),
     ) -> None:
         super().__init__(
             # without its dimensions: that cast would be made for each row of a prepared plan
             cast(vector, Vector(space.vector_schema)),
             filtered=condition is not None,
             keys=("document_id",),
-            carried=("start", "length"),
+            carried=carried,
             several=True,
             ef_search=space.ef_search,
             rows_per_hit=space.chunks_per_document,
@@ -248,11 +268,17 @@ class _Chunks(Scan):
         self._without = without
 
     def rows(self, *columns: ColumnElement[Any]) -> Select[Any]:
-        """The space's chunks."""
-        statement = select(Chunk.document_id, Chunk.start, Chunk.length, *columns)
+        """The space's chunks; none where the vector is null, as that of a document that is not there."""
+        rows = self.chunks(*columns)
+        return rows if self._without is None else rows.where(self.vector.is_not(None))
+
+    def chunks(self, *columns: ColumnElement[Any]) -> Select[Any]:
+        """The space's chunks, whatever the vector."""
+        carried = [getattr(Chunk, name) for name in self.carried]
+        statement = select(Chunk.document_id, *carried, *columns)
         statement = statement.where(Chunk.space_id == literally(self._space.id))
         if self._without is not None:
-            statement = statement.where(Chunk.document_id != self._without, self.vector.is_not(None))
+            statement = statement.where(not_(self._without))
         if self._condition is not None:
             collection_id = literally(self._space.collection_id)
             on = and_(Document.id == Chunk.document_id, Document.collection_id == collection_id)
@@ -262,9 +288,8 @@ class _Chunks(Scan):
     def distance(self) -> ColumnElement[float]:
         """The distance, written as in the space's index."""
         schema = self._space.vector_schema
-        operator = f"OPERATOR({quote(schema)}.<=>)"
         kind = Vector(schema, self._space.dimensions)
-        return cast(Chunk.embedding, kind).op(operator, return_type=Float())(self.vector)
+        return cast(Chunk.embedding, kind).op(vector_operator(schema, "<=>"), return_type=Float())(self.vector)
 
 
 class _OwnRows(Scan):

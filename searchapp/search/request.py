@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement
 from searchapp import errors, values
 from searchapp.fields import Field
 from searchapp.models import Document
+from searchapp.search.arrangement import PLAIN, Arrangement
 from searchapp.search.filters import compile_filter
 
 VECTOR = "vector"
@@ -36,6 +37,7 @@ class Request:
     :param min_score: hits have at least this score; None: whatever they have.
     :param max_distance: hits are no farther than this; None: however far.
     :param timeout: the database ends the search after so many seconds; None: as it is set there.
+    :param arrangement: how the hits are arranged.
     """
 
     limit: int
@@ -45,6 +47,7 @@ class Request:
     min_score: float | None = None
     max_distance: float | None = None
     timeout: float | None = None
+    arrangement: Arrangement = PLAIN
 
     def condition(self, declared: Sequence[Field] = ()) -> ColumnElement[bool] | None:
         """What the filter means for a hit's document; None where it keeps all.
@@ -84,6 +87,7 @@ def request(
     min_score: float | None = None,
     max_distance: float | None = None,
     timeout: float | None = None,
+    arrangement: Arrangement = PLAIN,
 ) -> Request:
     """Make a request that can be.
 
@@ -93,7 +97,7 @@ def request(
     check_offset(offset)
     if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_TIMEOUT):
         raise errors.InvalidInput(f"timeout is {timeout!r}; expected seconds, over 0 and at most {MAX_TIMEOUT:,.0f}")
-    made = Request(limit, offset, filter, exact, min_score, max_distance, timeout)
+    made = Request(limit, offset, filter, exact, min_score, max_distance, timeout, arrangement)
     _ = made.reach, made.condition()  # which raise where there can be none
     return made
 

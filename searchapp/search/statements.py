@@ -24,12 +24,17 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger, Boolean
 
 from searchapp import spaces
+from searchapp.models import Chunk
 from searchapp.search import lexical, nearest
-from searchapp.search.examples import embedding_of
+from searchapp.search.arrangement import Arrangement
+from searchapp.search.best_score import best_score_of
+from searchapp.search.boosting import boosted_of
+from searchapp.search.examples import Side, average_of, embedding_of, left_out, vectors_of
+from searchapp.search.grouping import grouped_of
 from searchapp.search.hybrid import Fusion, hybrid_of
 from searchapp.search.lexical import Asked, words_of
 from searchapp.search.nearest import nearest_to
-from searchapp.search.question import Question
+from searchapp.search.question import BEST_SCORE, Question
 from searchapp.search.request import TEXT, VECTOR
 from searchapp.spaces import Space
 from searchapp.wire import RAW_DIALECT, Vector, VectorArray, quote
@@ -46,7 +51,8 @@ _EACH = "asked"
 class Statement:
     """SQL text with ``$1``, ``$2``, ..., and the names of the values that these are.
 
-    They are ``vector`` or ``vectors``, or ``like``, the id of a document; ``text``, ``phrases`` and ``excluded``;
+    They are ``vector`` or ``vectors``, or ``like``, the id of a document, or the ids and vectors of examples
+    (``like_ids``, ``like_vectors``, ``unlike_ids``, ``unlike_vectors``); ``text``, ``phrases`` and ``excluded``;
     ``min_score`` and ``max_distance``; and ``place``, ``key`` and ``tied``, or ``place`` and ``id``, of the last hit
     before.
     """
@@ -70,15 +76,14 @@ def statement_of(
     """
     request, query = question.request, question.query
     condition = request.condition(space.fields)
-    by_distance = question.mode == VECTOR
     shape = _Shape(
         mode=question.mode,
         limit=request.limit,
         offset=request.offset,
         filtered=condition is not None,
         exact=request.exact,
-        min_score=not by_distance and request.min_score is not None,
-        max_distance=(request.reach if by_distance else request.max_distance) is not None,
+        min_score="score" in question.columns and request.min_score is not None,
+        max_distance=question.max_distance is not None,
         after=after,
         many=many,
         ef_search=ef_search,
@@ -87,6 +92,8 @@ def statement_of(
         fusion=question.fusion,
         candidates=question.candidates,
         like=question.like is not None,
+        strategy=None if question.examples is None else question.strategy,
+        arranged=request.arrangement,
     )
     made = _compile(space, shape)
     if condition is None:
@@ -133,6 +140,8 @@ class _Shape:
     fusion: Fusion
     candidates: int
     like: bool
+    strategy: str | None
+    arranged: Arrangement
 
 
 class _Parameters:
@@ -149,7 +158,8 @@ class _Parameters:
 @lru_cache(SHAPES_KEPT)
 def _compile(space: Space, shape: _Shape) -> Statement:
     scanned = space if shape.ef_search is None else dataclasses.replace(space, ef_search=shape.ef_search)
-    given = () if shape.mode == TEXT or shape.like else ("vectors" if shape.many else "vector",)
+    asked_otherwise = shape.mode == TEXT or shape.like or shape.strategy is not None
+    given = () if asked_otherwise else ("vectors" if shape.many else "vector",)
     parameter = _Parameters(*given)
     if shape.mode == VECTOR:
         statement = _nearest_to_each(scanned, shape, parameter) if shape.many else _nearest(scanned, shape, parameter)
@@ -160,20 +170,35 @@ def _compile(space: Space, shape: _Shape) -> Statement:
 
 
 def _nearest(space: Space, shape: _Shape, parameter: _Parameters, vector: ColumnElement[Any] | None = None) -> Any:
-    like = parameter("like", Uuid()) if shape.like else None
-    if vector is None:
-        vector = _vector(space) if like is None else embedding_of(space, like)
-    return nearest_to(
-        space,
-        vector,
-        limit=shape.limit,
-        offset=shape.offset,
-        condition=_condition(shape),
-        without=like,
-        max_distance=parameter("max_distance", Double()) if shape.max_distance else None,
-        after=nearest.After(*_last(parameter)) if shape.after else None,
-        exact=shape.exact,
-    )
+    without = None
+    arranged = shape.arranged
+    options: dict[str, Any] = {
+        "limit": shape.limit,
+        "offset": shape.offset,
+        "condition": _condition(shape),
+        "exact": shape.exact,
+    }
+    if shape.strategy is not None:
+        like, unlike = (_side(space, parameter, name) for name in ("like", "unlike"))
+        without = left_out(like, unlike)
+        if shape.strategy == BEST_SCORE:
+            examples = vectors_of(space, like), vectors_of(space, unlike)
+            options |= _thresholds(shape, parameter)
+            return best_score_of(space, *examples, without=without, arranged=arranged, **options)
+        vector = average_of(space, like, unlike)
+    elif shape.like:
+        document = parameter("like", Uuid())
+        vector, without = embedding_of(space, document), Chunk.document_id == document
+    elif vector is None:
+        vector = _vector(space)
+    options |= {"without": without, **_thresholds(shape, parameter)}
+    if arranged.boosts:
+        return boosted_of(space, vector, arranged=arranged, **options)
+    del options["min_score"]  # which is a distance then
+    if arranged.group_by is not None:
+        return grouped_of(space, vector, arranged.group_by, size=arranged.group_size, **options)
+    after = nearest.After(*_last(parameter)) if shape.after else None
+    return nearest_to(space, vector, after=after, arranged=arranged, **options)
 
 
 def _nearest_to_each(space: Space, shape: _Shape, parameter: _Parameters) -> Any:
@@ -207,11 +232,28 @@ def _by_both(space: Space, shape: _Shape, parameter: _Parameters) -> Any:
         candidates=shape.candidates,
         condition=_condition(shape),
         fusion=shape.fusion,
-        min_score=parameter("min_score", Double()) if shape.min_score else None,
-        max_distance=parameter("max_distance", Double()) if shape.max_distance else None,
+        **_thresholds(shape, parameter),
         after=_last_scored(parameter) if shape.after else None,
         exact=shape.exact,
+        arranged=shape.arranged,
     )
+
+
+def _thresholds(shape: _Shape, parameter: _Parameters) -> dict[str, Any]:
+    return {
+        "min_score": parameter("min_score", Double()) if shape.min_score else None,
+        "max_distance": parameter("max_distance", Double()) if shape.max_distance else None,
+    }
+
+
+def _side(space: Space, parameter: _Parameters, name: str) -> Side:
+    """Examples by parameters, in subqueries: else PostgreSQL plans each search anew for how many they are."""
+    ids, vectors = ARRAY(Uuid()), VectorArray(space.vector_schema)
+
+    def unchanged(array: ColumnElement[Any]) -> Any:
+        return func.array(select(func.unnest(array)).scalar_subquery())
+
+    return Side(unchanged(parameter(f"{name}_ids", ids)), unchanged(parameter(f"{name}_vectors", vectors)))
 
 
 def _vector(space: Space) -> ColumnElement[Any]:

@@ -46,7 +46,7 @@ def ask(reader: Reader, space: Space, vector: Array | None, question: Question) 
     :raises asking.Outdated: as of any search.
     """
     made, request = statements.statement_of(space, question), question.request
-    statement, parameters = made.text, asking.values_of(made, vector, question)
+    statement, parameters = made.text, asking.values_of(space, made, vector, question)
     # Before the others: a connection's first search also loads what the server keeps of tables and of pgvector.
     lines = reader.fetch(b"EXPLAIN (ANALYZE) " + statement, parameters, request.timeout)
     started = time.perf_counter()

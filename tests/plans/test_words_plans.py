@@ -54,7 +54,7 @@ def plan_of(engine: Engine, space: Space, query: str, mode: str, **options: Any)
     """The plan of a plain call's statement, which was run."""
     question = Typed(query, mode, request(limit=10, **options)).question(space)
     statement = statement_of(space, question)
-    values = asking.values_of(statement, VECTOR if mode == "hybrid" else None, question)
+    values = asking.values_of(space, statement, VECTOR if mode == "hybrid" else None, question)
     with driver_of(engine) as driver:
         rows = psycopg.RawCursor(driver).execute(b"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + statement.text, values)
         return "\n".join(row[0] for row in rows)

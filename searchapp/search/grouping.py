@@ -1,0 +1,183 @@
+"""Hits by the values of a field: the nearest groups, and in each its nearest documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Double,
+    Select,
+    Subquery,
+    bindparam,
+    false,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from searchapp.models import Document
+from searchapp.search.arrangement import arrangement
+from searchapp.search.filters import condition_of, path_to
+from searchapp.search.ladder import MAX_EF_SEARCH, first_rung, wide_rung
+from searchapp.search.lexical import is_document
+from searchapp.search.nearest import Chunks, check_vector, is_exact
+from searchapp.search.request import as_max_distance, check_limit
+from searchapp.spaces import Space
+from searchapp.wire import Vector, literally
+
+# So many times as many hits are looked up as would fill the groups, if these came in turn.
+SPARE = 12
+_SCALARS = ("string", "number", "boolean")
+
+
+def grouped(
+    space: Space,
+    vector: npt.ArrayLike,
+    by: str,
+    *,
+    limit: int,
+    size: int = 3,
+    filter: Mapping[str, Any] | None = None,
+    where: ColumnElement[bool] | Sequence[ColumnElement[bool]] = (),
+    min_score: float | None = None,
+    max_distance: float | None = None,
+    exact: bool = False,
+) -> Select[Any]:
+    """Build the statement for the groups of documents that are nearest to a vector.
+
+    A group are the documents that have one value in a field; one whose field is an array stands in the group of each of
+    its elements, one without the field, or with an object in it, in none. A group is as near as its nearest document.
+
+    :param vector: float32, shape (dimensions,), not zero.
+    :param by: the field of the metadata, with dots into objects.
+    :param limit: how many groups, 1 to 100,000.
+    :param size: how many documents a group has at most, 1 to 1,000.
+    :param filter, where, min_score, max_distance, exact: as of :func:`searchapp.nearest`, of the documents.
+    :return: columns ``key, title, passage, metadata, distance, exact, group``; the nearest group first, in it the
+        nearest document, equally near ones in the order of their ids; ``group`` is the value as JSON.
+    :raises errors.ModelMismatch: the vector's dimension is not the space's.
+    :raises errors.InvalidInput, errors.InvalidFilter: a value that cannot be.
+    """
+    arranged = arrangement(group_by=by, group_size=size)
+    threshold = as_max_distance(min_score, max_distance)
+    return grouped_of(
+        space,
+        bindparam(None, check_vector(vector, space), Vector(space.vector_schema), unique=True),
+        by,
+        limit=check_limit(limit),
+        size=arranged.group_size,
+        condition=condition_of(filter, where, Document.metadata_, space.fields),
+        max_distance=None if threshold is None else literal(threshold, Double),
+        exact=exact,
+    )
+
+
+def grouped_of(
+    space: Space,
+    vector: ColumnElement[Any],
+    by: str,
+    *,
+    limit: int,
+    size: int,
+    offset: int = 0,
+    condition: ColumnElement[bool] | None,
+    without: ColumnElement[bool] | None = None,
+    max_distance: ColumnElement[float] | None = None,
+    exact: bool,
+) -> Select[Any]:
+    """Build the statement of :func:`grouped` for expressions.
+
+    The nearest chunks are looked up by the index, and more of them where these do not fill the groups; where they do
+    not either, all documents are compared.
+
+    :param offset: how many groups are left out.
+    :param without: which chunks are left out.
+    """
+    scan = Chunks(space, vector, condition, without)
+    groups = offset + limit
+    wanted = groups * size
+    everything = scan.rows(scan.exact_distance())
+
+    def ranked(rows: Any, *, exact: bool) -> Select[Any]:
+        return _ranked(space, by, scan.best(rows, exact=exact).subquery(), groups, size)
+
+    if exact or is_exact(space, wanted * SPARE, filtered=condition is not None):
+        found: Any = ranked(everything.subquery(), exact=True).subquery()
+    else:
+        rows = first_rung(scan, wanted * SPARE)
+        first = scan.once(ranked(rows, exact=False))
+        full = _is_full(scan, rows, first, wanted, max_distance)
+        parts = [select(*first.c).where(full)]
+        if scan.fetched(wanted * SPARE) < MAX_EF_SEARCH:
+            rows = wide_rung(scan, unless=full)
+            wide = scan.once(ranked(rows, exact=False))
+            full_by_wide = _is_full(scan, rows, wide, wanted, max_distance)
+            parts.append(select(*wide.c).where(full_by_wide, not_(full)))
+            full = or_(full, full_by_wide)
+        rest = ranked(everything.where(not_(full)).subquery(), exact=True)
+        found = union_all(*parts, rest).subquery()
+    statement = (
+        select(
+            Document.key,
+            Document.title,
+            func.substring(Document.text, found.c.start + literal_column("1"), found.c.length).label("passage"),
+            Document.metadata_.label("metadata"),
+            found.c.distance,
+            found.c.exact,
+            found.c.group,
+        )
+        .join_from(found, Document, is_document(space, found.c.document_id))
+        .order_by(found.c.rank, found.c.place)
+        .add_cte(*scan.ctes, nest_here=True)
+    )
+    if offset:
+        statement = statement.where(found.c.rank > literally(offset))
+    return statement if max_distance is None else statement.where(found.c.distance <= max_distance)
+
+
+def _ranked(space: Space, by: str, best: Subquery, groups: int, size: int) -> Select[Any]:
+    """The nearest groups and their nearest documents.
+
+    :param best: ``document_id, start, length, distance, exact``.
+    :return: these, and ``group``, its ``rank`` and the document's ``place`` in it.
+    """
+    found = func.jsonb_path_query(Document.metadata_, path_to(by, Document.metadata_), type_=JSONB)
+    value = select(found.label("value")).correlate(Document).distinct().lateral()
+    scalar = func.jsonb_typeof(value.c.value).in_([literally(each) for each in _SCALARS])
+    each = (
+        select(*best.c, value.c.value.label("group"))
+        .join_from(best, Document, is_document(space, best.c.document_id))
+        .join(value, scalar)
+        .cte()
+    )
+    nearest = func.min(each.c.distance)
+    top = select(each.c.group, nearest.label("distance")).group_by(each.c.group).order_by(nearest, each.c.group)
+    groups_found = top.limit(literally(groups)).subquery()
+    rank = func.row_number().over(order_by=(groups_found.c.distance, groups_found.c.group)).label("rank")
+    ranked = select(groups_found.c.group, rank).subquery()
+    place = func.row_number().over(partition_by=ranked.c.rank, order_by=(each.c.distance, each.c.document_id))
+    placed = (
+        select(*each.c, ranked.c.rank, place.label("place")).join_from(each, ranked, ranked.c.group == each.c.group)
+    ).subquery()
+    return select(*placed.c).where(placed.c.place <= literally(size))
+
+
+def _is_full(
+    scan: Chunks, rows: CTE, part: CTE, wanted: int, max_distance: ColumnElement[float] | None
+) -> ColumnElement[bool]:
+    """Whether all groups are full of documents that are nearer than the last chunk, or nothing else is near enough."""
+    last = select(func.max(rows.c.distance)).scalar_subquery()
+    full = func.count().filter(part.c.distance < last) >= literally(wanted)
+    if max_distance is not None:
+        full = or_(full, func.coalesce(last > max_distance, false()))
+    answer = scan.once(select(full.label("yes")).select_from(part))
+    return select(answer.c.yes).scalar_subquery()

@@ -1,0 +1,56 @@
+"""Hits by a score that is not the distance alone: the best of scored documents, and what is shown of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Subquery, func, literal_column, select
+
+from searchapp.models import Document
+from searchapp.search.arrangement import Arrangement
+from searchapp.search.lexical import best_first, is_document
+from searchapp.search.passages import more_columns
+from searchapp.spaces import Space
+from searchapp.wire import literally
+
+
+def best_of(
+    space: Space,
+    scored: Subquery,
+    *,
+    limit: int,
+    offset: int,
+    min_score: ColumnElement[float] | None,
+    max_distance: ColumnElement[float] | None,
+    distance: ColumnElement[float],
+    arranged: Arrangement,
+) -> Select[Any]:
+    """Build the statement for the best of scored documents.
+
+    :param scored: ``document_id, start, length, distance, exact, score``.
+    :param distance: of a chunk, called ``distance``, for what the arrangement adds.
+    :return: columns ``key, title, passage, metadata, distance, exact, score``, and what the arrangement adds; best
+        first, equal scores in the order of the documents' ids.
+    """
+    best = select(*scored.c).order_by(*best_first(scored)).limit(literally(limit))
+    if offset:
+        best = best.offset(literally(offset))
+    if min_score is not None:
+        best = best.where(scored.c.score >= min_score)
+    if max_distance is not None:
+        best = best.where(scored.c.distance <= max_distance)
+    hits = best.subquery()
+    return (
+        select(
+            Document.key,
+            Document.title,
+            func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length).label("passage"),
+            Document.metadata_.label("metadata"),
+            hits.c.distance,
+            hits.c.exact,
+            hits.c.score,
+            *more_columns(space, hits.c.document_id, distance, arranged),
+        )
+        .join_from(hits, Document, is_document(space, hits.c.document_id))
+        .order_by(*best_first(hits))
+    )
