@@ -13,6 +13,7 @@ SearchAppError
 ├── CollectionMismatch           other chunking, or another model, than the collection was made with
 ├── NotMeasurable                recall cannot be measured: no index, fewer than two documents, or they change
 ├── RecallNotReached             the index finds less, however it is asked; carries what was measured
+├── PackageMissing               an optional package is not installed; names the command that installs it
 ├── ModelMissing                 the model's weights are neither installed, nor a folder, nor to be had
 ├── ModelCorrupted               the weights on disk are not the published ones
 ├── ModelMismatch                vectors of another dimension than the space's
@@ -123,6 +124,10 @@ class RecallNotReached(SearchAppError):
     def __init__(self, message: str, measured: Any) -> None:
         super().__init__(message)
         self.measured = measured
+
+
+class PackageMissing(SearchAppError):
+    """An optional package is not installed."""
 
 
 class ModelMissing(SearchAppError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import locale
 import re
 import sys
 from collections.abc import Iterable
@@ -12,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from searchapp import errors
 from searchapp.ingest.documents import Document
+from searchapp.search import showing
 from searchapp.search.explanation import Explanation
-from searchapp.search.hits import Hit, Hits
+from searchapp.search.hits import COLUMNS, Hit, Hits
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
 PASSAGE_LENGTH = 240
+BAR_WIDTH = 6
+BLOCKS = "▏▎▍▌▋▊▉█"  # an eighth of a cell to a full one
 
 
 def print_json(value: Any) -> None:
@@ -74,37 +78,64 @@ def print_csv(hits: Iterable[Hit]) -> None:
     """Print hits as CSV with a header; metadata is JSON in its column."""
     # Every text is quoted: else Python 3.11 leaves a lone carriage return bare, and its own reader ends the row there.
     writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    names = [name for name in Hit._fields if name != "highlights"]
-    writer.writerow(names)
+    writer.writerow(COLUMNS)
     for hit in hits:
         values = hit._asdict() | {"metadata": json.dumps(hit.metadata, ensure_ascii=False)}
-        writer.writerow([values[name] for name in names])
+        writer.writerow([values[name] for name in COLUMNS])
 
 
 def print_hits(hits: Hits) -> None:
-    """Print hits for people: rank, score and title, the passage below, and a line on how it went.
+    """Print hits for people: rank, score and title, below them the passage and the metadata, and a line on how it went.
 
-    In a pipe each of them is one line, whatever its length.
+    A terminal gets a bar beside each score; in a pipe each of them is one line, whatever its length.
     """
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
     digits = max(2, len(str(len(hits))))
-    indent = " " * (digits + 9)
-    for rank, hit in enumerate(hits, 1):
-        rank_and_score = Text.assemble((f"{rank:{digits}}. ", "dim"), (f"{hit.score:.3f}  ", "green"))
-        title = Text(one_line(hit.title or hit.key), style="bold")
-        key = Text(f"  {one_line(hit.key)}" if hit.title and hit.title != hit.key else "", style="dim")
-        passage = marked(hit)
-        lines = [passage]
-        if console.is_terminal:
-            room = console.width - rank_and_score.cell_len - key.cell_len
-            title.truncate(max(room, 20), overflow="ellipsis")
-            lines = list(passage.wrap(console, max(console.width - len(indent), 20)))
-        for line in [rank_and_score + title + key, *(Text(indent) + line for line in lines)]:
+    width = max((len(f"{hit.score:.3f}") for hit in hits), default=0)
+    for rank, (hit, share) in enumerate(zip(hits, showing.shares(hits), strict=True), 1):
+        # Not the stream's encoding, which is UTF-8 whatever the terminal's is.
+        bar = f"{score_bar(share, locale.getencoding())} " if console.is_terminal else ""
+        start = Text.assemble((f"{rank:{digits}}. ", "dim"), (f"{bar}{hit.score:{width}.3f}  ", "green"))
+        for line in _lines(console, start, hit):
             _print_line(console, line)
-    _print_line(console, Text(summary(hits), style="dim"))
+    _print_line(console, Text(showing.summary(hits), style="dim"))
+
+
+def _lines(console: Console, start: Text, hit: Hit) -> list[Text]:
+    """A hit's lines; the first one begins with what is given, the others are indented to its width."""
+    from rich.text import Text
+
+    shown, beside = showing.heading(hit)
+    title, key = Text(one_line(shown), style="bold"), Text(f"  {one_line(beside)}" if beside else "", style="dim")
+    passage = Text.assemble(
+        *((printable(text), "bold" if found else "") for text, found in showing.excerpt(hit, PASSAGE_LENGTH))
+    )
+    lines = [passage]
+    if console.is_terminal:
+        room = console.width - start.cell_len
+        title.truncate(max(room - key.cell_len, 20), overflow="ellipsis")
+        lines = list(passage.wrap(console, max(room, 20)))
+    if hit.metadata:
+        lines.append(Text(printable(showing.metadata(hit, PASSAGE_LENGTH)), style="dim"))
+    indent = Text(" " * start.cell_len)
+    return [start + title + key, *(indent + line for line in lines)]
+
+
+def score_bar(share: float, encoding: str) -> str:
+    """A bar for a share of 0 to 1, padded to the length of a full one; of blocks if the encoding has them.
+
+    >>> score_bar(0.55, "utf-8"), score_bar(0.55, "latin-1"), score_bar(0, "utf-8")
+    ('███▎  ', '###   ', '      ')
+    """
+    full, eighths = divmod(round(share * BAR_WIDTH * 8), 8)
+    try:
+        BLOCKS.encode(encoding)
+    except UnicodeEncodeError:
+        return ("#" * round(share * BAR_WIDTH)).ljust(BAR_WIDTH)
+    return (BLOCKS[-1] * full + BLOCKS[:eighths][-1:]).ljust(BAR_WIDTH)
 
 
 def _print_line(console: Console, line: Text) -> None:
@@ -119,41 +150,8 @@ def print_document(document: Document) -> None:
     fields = [("key", document.key), ("title", document.title), *document.metadata.items()]
     for name, value in fields:
         if (name, value) != ("title", None):
-            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            print(f"{one_line(name):<9} {one_line(shown)}")
+            print(f"{one_line(name):<9} {one_line(showing.value_text(value))}")
     print(f"\n{printable(document.text)}")
-
-
-def summary(hits: Hits) -> str:
-    """How a search went, in one line."""
-    how = "exact" if hits.exact else "approximate"
-    found = counted(len(hits), "hit") if hits else "no hits"
-    return f"{found} ({how}; encode {hits.took_ms.encode:.1f} ms, database {hits.took_ms.database:.1f} ms)"
-
-
-def marked(hit: Hit) -> Text:
-    """A passage on one line, from shortly before the first word of the query on, with these in bold; where it has none,
-    its beginning."""
-    from rich.text import Text
-
-    start = 0
-    if hit.highlights and hit.highlights[0][0] > PASSAGE_LENGTH // 2:
-        start = hit.passage.find(" ", hit.highlights[0][0] - PASSAGE_LENGTH // 3) + 1
-    line, position = Text("... " if start else ""), start
-    for begin, end in hit.highlights:
-        if len(line) > PASSAGE_LENGTH:
-            break
-        line.append(_spaced(hit.passage[position:begin])).append(_spaced(hit.passage[begin:end]), "bold")
-        position = end
-    line.append(_spaced(hit.passage[position : position + 4 * PASSAGE_LENGTH]))
-    if len(line) > PASSAGE_LENGTH:
-        cut = line.plain.rfind(" ", 0, PASSAGE_LENGTH + 1)
-        line = line[: cut if cut > 0 else PASSAGE_LENGTH].append(" ...")
-    return line
-
-
-def _spaced(text: str) -> str:
-    return printable(re.sub(r"\s+", " ", text))
 
 
 def one_line(text: str) -> str:

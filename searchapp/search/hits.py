@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints, overload
+
+from searchapp import errors
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Passage(NamedTuple):
@@ -47,6 +52,10 @@ class Group(NamedTuple):
     hits: tuple[Hit, ...]
 
 
+# Of hits as a table of any kind.
+COLUMNS = tuple(name for name in Hit._fields if name not in {"highlights", "passages"})
+
+
 @dataclass(frozen=True, slots=True)
 class Took:
     """Milliseconds spent in encoding the query and in the database, the way there included."""
@@ -86,3 +95,23 @@ class Hits(Sequence[Hit]):
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
+
+    def _repr_html_(self) -> str:
+        """The hits as a table in a notebook."""
+        from searchapp.search import hits_html
+
+        return hits_html.table(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The hits as a pandas DataFrame, a row each; its columns are a hit's fields but ``highlights``.
+
+        :raises errors.PackageMissing: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as exc:
+            raise errors.PackageMissing("pandas is not installed: pip install pandas") from exc
+        frame = pd.DataFrame([[getattr(hit, name) for name in COLUMNS] for hit in self], columns=list(COLUMNS))
+        # Numbers even where all of a column are None, as the scores of what was not asked for.
+        hints = get_type_hints(Hit)
+        return frame.astype({name: "float64" for name in COLUMNS if float in (hints[name], *get_args(hints[name]))})

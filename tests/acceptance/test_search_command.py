@@ -169,18 +169,20 @@ def test_explained_programs_get_one_object(answers: Answers) -> None:
     assert "chunks_" in told["plan"]
 
 
-def test_people_get_two_lines_a_hit_and_one_on_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+def test_people_get_three_lines_a_hit_and_one_on_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_hits(FOUND)
     shown = capsys.readouterr().out
     lines = shown.split("\n")
-    assert lines[:4] == [
+    assert lines[:6] == [
         " 1. 0.500  shoes",
         "           Red running shoes",
+        "           kind: clothes · price: 80",
         " 2. 0.500  Hat, blue  hat",
         '           A "blue", woollen hat',
+        "           kind: clothes · price: 19.99",
     ]
     assert lines[-2:] == ["19 hits (approximate; encode 1.0 ms, database 2.0 ms)", ""]
-    assert len(lines) == 2 * 19 + 2
+    assert len(lines) == 3 * 19 + 2
     assert not re.search(CONTROL, shown)
     assert not re.search(r"[ \t]$", shown, re.MULTILINE)
 
@@ -201,6 +203,6 @@ def test_a_terminal_gets_lines_that_fit_and_no_control_sequence_of_a_document(
     assert not re.search(CONTROL, shown)
     lines = shown.split("\n")
     assert max(map(cell_len, lines)) <= 50
-    assert lines[0].startswith(" 1. -0.100  題名 題名")
+    assert lines[0].startswith(" 1.        -0.100  題名 題名")
     assert lines[0].endswith("…  the key")
-    assert all(line.startswith("           word") for line in lines[1:4])
+    assert all(line.startswith(" " * 19 + "word") for line in lines[1:4])
