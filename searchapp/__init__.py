@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     from searchapp.search.arrangement import Boost as Boost
     from searchapp.search.arrangement import Decay as Decay
     from searchapp.search.boosting import boosted as boosted
+    from searchapp.search.context import Context as Context
+    from searchapp.search.context import ContextPassage as ContextPassage
     from searchapp.search.documents import documents as documents
     from searchapp.search.examples import nearest_to_document as nearest_to_document
     from searchapp.search.examples import nearest_to_examples as nearest_to_examples
     from searchapp.search.explanation import Explanation as Explanation
+    from searchapp.search.facets import facets as facets
     from searchapp.search.grouping import grouped as grouped
+    from searchapp.search.hits import FacetCount as FacetCount
+    from searchapp.search.hits import Facets as Facets
     from searchapp.search.hits import Group as Group
     from searchapp.search.hits import Hit as Hit
     from searchapp.search.hits import Hits as Hits
@@ -47,9 +52,13 @@ _PLACES = {
     "AsyncClient": "searchapp.async_client",
     "Boost": "searchapp.search.arrangement",
     "Client": "searchapp.client",
+    "Context": "searchapp.search.context",
+    "ContextPassage": "searchapp.search.context",
     "Decay": "searchapp.search.arrangement",
     "Document": "searchapp.ingest.documents",
     "Explanation": "searchapp.search.explanation",
+    "FacetCount": "searchapp.search.hits",
+    "Facets": "searchapp.search.hits",
     "Group": "searchapp.search.hits",
     "Hit": "searchapp.search.hits",
     "Hits": "searchapp.search.hits",
@@ -61,6 +70,7 @@ _PLACES = {
     "connect": "searchapp.connecting",
     "connect_async": "searchapp.async_client",
     "documents": "searchapp.search.documents",
+    "facets": "searchapp.search.facets",
     "grouped": "searchapp.search.grouping",
     "hybrid": "searchapp.search.hybrid",
     "nearest": "searchapp.search.nearest",
@@ -72,9 +82,13 @@ __all__ = [
     "AsyncClient",
     "Boost",
     "Client",
+    "Context",
+    "ContextPassage",
     "Decay",
     "Document",
     "Explanation",
+    "FacetCount",
+    "Facets",
     "Group",
     "Hit",
     "Hits",
@@ -87,6 +101,7 @@ __all__ = [
     "connect_async",
     "documents",
     "errors",
+    "facets",
     "grouped",
     "hybrid",
     "nearest",

@@ -84,6 +84,8 @@ class AsyncClient:
     search_many_by_vector = _in_thread(Client.search_many_by_vector)
     similar = _in_thread(Client.similar)
     search_by_examples = _in_thread(Client.search_by_examples)
+    facets = _in_thread(Client.facets)
+    context = _in_thread(Client.context)
     explain = _in_thread(Client.explain)
     explain_by_vector = _in_thread(Client.explain_by_vector)
     space = _in_thread(Client.space)

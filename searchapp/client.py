@@ -39,16 +39,19 @@ from searchapp.ingest.ingestion import Ingestion, Progress, Summary
 from searchapp.ingest.objects import Objects
 from searchapp.ingest.readers import Source, open_source
 from searchapp.search import documents as document_builder
+from searchapp.search import facets as facet_builder
 from searchapp.search import nearest as nearest_builder
 from searchapp.search.answering import Alike, Answering, ByExamples, Given, Typed
-from searchapp.search.arrangement import Boost, Decay, arrangement
+from searchapp.search.arrangement import Boost, Decay, arrangement, check_field
+from searchapp.search.context import PASSAGES, Context, check_budget, hits_for
 from searchapp.search.examples import Example, check_examples, sides_of
 from searchapp.search.explanation import Explanation
-from searchapp.search.hits import Hits
+from searchapp.search.hits import FacetCount, Facets, Hits
 from searchapp.search.hybrid import fusion as fused_by
-from searchapp.search.request import check_key, check_mode, check_query, request
+from searchapp.search.request import check_key, check_limit, check_mode, check_query, request
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
+from searchapp.wire import as_text
 
 logger = logging.getLogger("searchapp")
 
@@ -444,6 +447,77 @@ class Client:
                 document_builder.check_there(connection, self._find(connection, collection), keys)
         return self._answering.ask(collection, ByExamples(partial(sides_of, like, unlike), strategy, asked))
 
+    def facets(
+        self,
+        field: str,
+        *,
+        collection: str,
+        limit: int = 20,
+        filter: Mapping[str, Any] | None = None,
+        query: str | None = None,
+        first: int = 100,
+        mode: str | None = None,
+        timeout: float | None = None,
+    ) -> Facets:
+        """Count the documents of each value of a field: all that the filter matches, or the first hits of a query.
+
+        :param field: of the metadata, with dots into objects; a document whose field is an array counts for each of its
+            elements, one without the field for none.
+        :param limit: how many values, the most frequent first.
+        :param query: None: everything is counted that the filter matches, else the first hits of this search.
+        :param first: of how many hits, with a query.
+        :param mode: of the query, as of :meth:`search`.
+        :raises errors.InvalidInput: a field or a number that cannot be.
+        """
+        check_field(field)
+        asked = request(first, 0, filter, timeout=timeout)
+        check_limit(limit)
+        if query is not None:
+            check_query(query, mode)
+            counts = self._answering.facets(collection, Typed(query, mode, asked), field, limit)
+            return Facets(field, counts, first)
+        if mode is not None:
+            raise errors.InvalidInput("a mode goes with a query; without one all documents are counted")
+        space = self.space(collection)
+        statement = facet_builder.facets(space, field, limit=limit, filter=filter)
+        rows = self._reader.fetch(as_text(statement).encode(), [], timeout)
+        return Facets(field, tuple(FacetCount(*row) for row in rows), None)
+
+    def context(
+        self,
+        query: str,
+        *,
+        collection: str,
+        token_budget: int = 2000,
+        mode: str | None = None,
+        filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
+        neighbours: int = 1,
+        count_tokens: Callable[[str], int] | None = None,
+        timeout: float | None = None,
+    ) -> Context:
+        """Put the best passages for a query together, for a language model to answer from.
+
+        Each passage comes with its neighbours in the text, as far as these fit; overlapping ones are one, those that
+        say the same as another one are left out. Passages of a document stand together, in its order.
+
+        :param token_budget: how many tokens the text has at most, the numbers and titles of its sources counted in.
+        :param mode: ``vector`` or ``hybrid``, as of :meth:`search`.
+        :param filter, min_score, max_distance, timeout: as of :meth:`search`.
+        :param neighbours: how many chunks before and behind a passage belong to it, 0 to 20.
+        :param count_tokens: says how many tokens a text has; None: by the tokenizer of the collection's model.
+        :raises errors.InvalidInput: a budget that no passage fits into.
+        """
+        check_query(query, mode)
+        check_budget(token_budget, neighbours)
+        arranged = arrangement(passages=PASSAGES)
+        asked = request(
+            hits_for(token_budget), 0, filter, False, min_score, max_distance, timeout, arrangement=arranged
+        )
+        counter = self._token_counter if count_tokens is None else lambda _: count_tokens
+        return self._answering.context(collection, Typed(query, mode, asked), neighbours, counter, token_budget)
+
     def explain(
         self,
         query: str,
@@ -782,6 +856,10 @@ class Client:
         if len(texts) == 1:  # which may be known already
             return self._registry.encode_query(space.model, texts[0])[np.newaxis]
         return self._encoder(space).encode_queries(texts)
+
+    def _token_counter(self, space: Space) -> Callable[[str], int]:
+        tokenizer = self._encoder(space).tokenizer
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
     def _create(
         self,

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
-from sqlalchemy import ColumnElement, Dialect, bindparam
+from sqlalchemy import ClauseElement, ColumnElement, Dialect, bindparam
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.types import TypeEngine, UserDefinedType
@@ -165,6 +165,11 @@ class VectorArray(UserDefinedType[Array]):
     def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002  # SQLAlchemy's signature
         oid = self.oid
         return None if oid is None else lambda value: ArrayParameter(value, oid)
+
+
+def as_text(element: ClauseElement) -> str:
+    """The SQL text of a statement, or a part of one, with ``$1``, ``$2``, ... for its parameters."""
+    return str(element.compile(dialect=RAW_DIALECT, compile_kwargs={"render_postcompile": True}))
 
 
 def vector_function(schema: str, name: str, *arguments: Any) -> ColumnElement[Any]:

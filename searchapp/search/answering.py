@@ -19,10 +19,11 @@ from searchapp.search import asking, highlighting, hybrid, trial
 from searchapp.search import cursor as cursors
 from searchapp.search import query as queries
 from searchapp.search.arrangement import CANDIDATES, Arrangement
+from searchapp.search.context import Context, CountTokens, assemble, candidates
 from searchapp.search.cursor import Position
 from searchapp.search.diversity import most_marginal
 from searchapp.search.explanation import Explanation
-from searchapp.search.hits import Group, Hit, Hits, Passage, Took
+from searchapp.search.hits import FacetCount, Group, Hit, Hits, Passage, Took
 from searchapp.search.hybrid import DEFAULT_FUSION, Fusion
 from searchapp.search.lexical import check_words
 from searchapp.search.matrix import Row
@@ -197,6 +198,38 @@ class Answering:
             vector, encode = self._vector(space, search, question)
             tried = trial.ask(self._reader, space, vector, question)
             return trial.explanation(tried, encode=encode), bool(tried.rows)
+
+        return self._asked(collection, ask)
+
+    def facets(self, collection: str, search: Typed, field: str, limit: int) -> tuple[FacetCount, ...]:
+        """Count the values of a field in the hits of a search."""
+
+        def ask(space: Space) -> tuple[tuple[FacetCount, ...], bool]:
+            question = search.question(space)
+            vector, _ = self._vector(space, search, question)
+            rows = asking.count_values(self._reader, space, vector, question, field, limit)
+            return tuple(FacetCount(*row[:2]) for row in rows), bool(rows)
+
+        return self._asked(collection, ask)
+
+    def context(
+        self,
+        collection: str,
+        search: Typed,
+        neighbours: int,
+        counter: Callable[[Space], CountTokens],
+        token_budget: int,
+    ) -> Context:
+        """Put passages together for an answer.
+
+        :param search: with several passages a hit.
+        :param counter: gives what counts the tokens of a text, for a space.
+        """
+
+        def ask(space: Space) -> tuple[Context, bool]:
+            hits, found = self._page(collection, search, None, space)
+            passages = candidates(self._reader, space, hits, neighbours, search.request.timeout)
+            return assemble(passages, token_budget, counter(space)), found
 
         return self._asked(collection, ask)
 

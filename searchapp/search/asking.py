@@ -12,6 +12,7 @@ import psycopg
 from searchapp import database, errors, spaces
 from searchapp.database import Reader
 from searchapp.search.cursor import Position, digest
+from searchapp.search.facets import facets_of_hits
 from searchapp.search.matrix import Row, nearest_by_matrix
 from searchapp.search.question import Question
 from searchapp.search.statements import Statement, statement_of
@@ -95,6 +96,21 @@ def ask_each(
             cursors = [_sent(driver, space, *each) for each in zip(vectors, questions, strict=True)]
             rows = [cursor.fetchall() for cursor in cursors]
     return [_current(answer, question) for answer, question in zip(rows, questions, strict=True)]
+
+
+def count_values(
+    reader: Reader, space: Space, vector: Array | None, question: Question, field: str, limit: int
+) -> list[Row]:
+    """How many of a question's hits have which value in a field: rows of ``value, documents``.
+
+    :raises Outdated: as of :func:`ask_one`.
+    """
+    statement = statement_of(space, question)
+    text = facets_of_hits(statement.text.decode(), field, limit).encode()
+    rows = reader.fetch(text, values_of(space, statement, vector, question), question.request.timeout)
+    if rows and rows[0][2] is not True:
+        raise Outdated
+    return rows
 
 
 def _sent(

@@ -11,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Select,
-    Subquery,
     bindparam,
     false,
     func,
@@ -20,12 +19,14 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from searchapp.models import Document
 from searchapp.search.arrangement import arrangement
+from searchapp.search.facets import is_scalar
 from searchapp.search.filters import condition_of, path_to
 from searchapp.search.ladder import MAX_EF_SEARCH, first_rung, wide_rung
 from searchapp.search.lexical import is_document
@@ -36,7 +37,6 @@ from searchapp.wire import Vector, literally
 
 # So many times as many hits are looked up as would fill the groups, if these came in turn.
 SPARE = 12
-_SCALARS = ("string", "number", "boolean")
 
 
 def grouped(
@@ -108,7 +108,8 @@ def grouped_of(
     everything = scan.rows(scan.exact_distance())
 
     def ranked(rows: Any, *, exact: bool) -> Select[Any]:
-        return _ranked(space, by, scan.best(rows, exact=exact).subquery(), groups, size)
+        found = _ranked(space, by, rows, groups, size).subquery()
+        return select(*found.c, (true() if exact else false()).label("exact"))
 
     if exact or is_exact(space, wanted * SPARE, filtered=condition is not None):
         found: Any = ranked(everything.subquery(), exact=True).subquery()
@@ -144,30 +145,36 @@ def grouped_of(
     return statement if max_distance is None else statement.where(found.c.distance <= max_distance)
 
 
-def _ranked(space: Space, by: str, best: Subquery, groups: int, size: int) -> Select[Any]:
+def _ranked(space: Space, by: str, rows: Any, groups: int, size: int) -> Select[Any]:
     """The nearest groups and their nearest documents.
 
-    :param best: ``document_id, start, length, distance, exact``.
+    :param rows: ``document_id, start, length, distance``.
     :return: these, and ``group``, its ``rank`` and the document's ``place`` in it.
     """
     found = func.jsonb_path_query(Document.metadata_, path_to(by, Document.metadata_), type_=JSONB)
-    value = select(found.label("value")).correlate(Document).distinct().lateral()
-    scalar = func.jsonb_typeof(value.c.value).in_([literally(each) for each in _SCALARS])
+    value = found.table_valued("value").render_derived().lateral()
     each = (
-        select(*best.c, value.c.value.label("group"))
-        .join_from(best, Document, is_document(space, best.c.document_id))
-        .join(value, scalar)
+        select(rows.c.document_id, rows.c.start, rows.c.length, rows.c.distance, value.c.value.label("group"))
+        .join_from(rows, Document, is_document(space, rows.c.document_id))
+        .join(value, is_scalar(value.c.value))
         .cte()
+        .prefix_with("MATERIALIZED")
     )
     nearest = func.min(each.c.distance)
     top = select(each.c.group, nearest.label("distance")).group_by(each.c.group).order_by(nearest, each.c.group)
-    groups_found = top.limit(literally(groups)).subquery()
-    rank = func.row_number().over(order_by=(groups_found.c.distance, groups_found.c.group)).label("rank")
-    ranked = select(groups_found.c.group, rank).subquery()
-    place = func.row_number().over(partition_by=ranked.c.rank, order_by=(each.c.distance, each.c.document_id))
-    placed = (
-        select(*each.c, ranked.c.rank, place.label("place")).join_from(each, ranked, ranked.c.group == each.c.group)
-    ).subquery()
+    nearest_groups = top.limit(literally(groups)).subquery()
+    rank = func.row_number().over(order_by=(nearest_groups.c.distance, nearest_groups.c.group)).label("rank")
+    ranked = select(nearest_groups.c.group, rank).subquery()
+    # a document by its nearest passage, and once, though an array had a value twice
+    best = (
+        select(*each.c, ranked.c.rank)
+        .join_from(each, ranked, ranked.c.group == each.c.group)
+        .ext(distinct_on(ranked.c.rank, each.c.document_id))
+        .order_by(ranked.c.rank, each.c.document_id, each.c.distance, each.c.start)
+        .subquery()
+    )
+    place = func.row_number().over(partition_by=best.c.rank, order_by=(best.c.distance, best.c.document_id))
+    placed = select(*best.c, place.label("place")).subquery()
     return select(*placed.c).where(placed.c.place <= literally(size))
 
 

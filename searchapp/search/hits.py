@@ -45,6 +45,38 @@ class Hit(NamedTuple):  # five times as fast to make as a frozen dataclass
     passages: tuple[Passage, ...] = ()
 
 
+class FacetCount(NamedTuple):
+    """How many documents have a value in a field."""
+
+    value: str | float | bool
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facets(Sequence[FacetCount]):
+    """The values of a field, the most frequent first.
+
+    ``first`` says what was counted: the first so many hits of a search, or None: all that the filter matches.
+    """
+
+    field: str
+    counts: tuple[FacetCount, ...]
+    first: int | None
+
+    @overload
+    def __getitem__(self, index: int) -> FacetCount: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[FacetCount]: ...
+    def __getitem__(self, index: int | slice) -> FacetCount | Sequence[FacetCount]:
+        return self.counts[index]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __iter__(self) -> Iterator[FacetCount]:
+        return iter(self.counts)
+
+
 class Group(NamedTuple):
     """The hits that have one value in a field, nearest first."""
 

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    ClauseElement,
     ColumnElement,
     Double,
     Text,
@@ -37,7 +36,7 @@ from searchapp.search.nearest import nearest_to
 from searchapp.search.question import BEST_SCORE, Question
 from searchapp.search.request import TEXT, VECTOR
 from searchapp.spaces import Space
-from searchapp.wire import RAW_DIALECT, Vector, VectorArray, quote
+from searchapp.wire import RAW_DIALECT, Vector, VectorArray, as_text, quote
 
 # Some 3 to 10 kB each.
 SHAPES_KEPT = 512
@@ -165,7 +164,7 @@ def _compile(space: Space, shape: _Shape) -> Statement:
         statement = _nearest_to_each(scanned, shape, parameter) if shape.many else _nearest(scanned, shape, parameter)
     else:
         statement = (_by_words if shape.mode == TEXT else _by_both)(scanned, shape, parameter)
-    text = _render(statement.add_columns(spaces.is_current(space).label("current"), *_place(shape)))
+    text = as_text(statement.add_columns(spaces.is_current(space).label("current"), *_place(shape)))
     return Statement(text.encode(), tuple(parameter.names))
 
 
@@ -286,8 +285,4 @@ def _place(shape: _Shape) -> list[ColumnElement[int]]:
 
 
 def _render_condition(condition: ColumnElement[bool]) -> str:
-    return f"({_render(condition)})"  # it may be an OR, and stands among others
-
-
-def _render(element: ClauseElement) -> str:
-    return str(element.compile(dialect=RAW_DIALECT, compile_kwargs={"render_postcompile": True}))
+    return f"({as_text(condition)})"  # it may be an OR, and stands among others
