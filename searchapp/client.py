@@ -41,6 +41,7 @@ from searchapp.ingest.readers import Source, open_source
 from searchapp.search import documents as document_builder
 from searchapp.search import facets as facet_builder
 from searchapp.search import nearest as nearest_builder
+from searchapp.search import reranking
 from searchapp.search.answering import Alike, Answering, ByExamples, Given, Typed
 from searchapp.search.arrangement import Boost, Decay, arrangement, check_field
 from searchapp.search.context import PASSAGES, Context, check_budget, hits_for
@@ -49,6 +50,7 @@ from searchapp.search.explanation import Explanation
 from searchapp.search.hits import FacetCount, Facets, Hits
 from searchapp.search.hybrid import fusion as fused_by
 from searchapp.search.request import check_key, check_limit, check_mode, check_query, request
+from searchapp.search.reranking import Reranking
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
 from searchapp.wire import as_text
@@ -240,6 +242,8 @@ class Client:
         boost: Boosts = None,
         group_by: str | None = None,
         group_size: int = 3,
+        rerank: str | None = None,
+        rerank_top: int = reranking.DEFAULT_TOP,
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> Hits:
@@ -267,11 +271,16 @@ class Client:
         :param group_by: a field of the metadata: ``hits.groups`` are the nearest ``limit`` groups of documents that
             have one value in it, with their nearest ``group_size`` hits each. Groups and boosts are of the mode
             ``vector``.
+        :param rerank: a cross-encoder, by its folder or its name on the hub, that puts the best hits in another order:
+            it reads the query with each one's passage, and its logits are their ``score``. ``min_score`` and
+            ``max_distance`` are of the search before. Takes no cursor.
+        :param rerank_top: how many hits it reads at least, 1 to 1,000; offset and limit may reach the 1,000th.
         :param cursor: ``hits.cursor`` of the page before, whose search this is: pages by cursor neither repeat nor skip
             a hit of unchanged data. In the mode ``vector`` they are exact: begin with ``exact=True``. Those of a hybrid
             are of one list of candidates, 100 of each kind, or 300 where it began with ``exact=True``.
         :param timeout: seconds after which the database ends the search; None: as it is set there.
         :raises errors.InvalidInput: an empty query, a limit or mode or filter that cannot be.
+        :raises errors.ModelMissing, errors.ModelCorrupted: a model cannot be had; it gives NaN or infinity.
         :raises errors.InvalidCursor: a cursor of another search, of a former space, or behind a hybrid's candidates.
         :raises errors.QueryCanceled: the search ran over its time.
         :raises errors.CollectionMissing: no such collection; the message has the near names.
@@ -280,7 +289,14 @@ class Client:
         check_query(query, mode)
         arranged = arrangement(passages, diversity, boost, group_by, group_size)
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout, arranged)
-        typed = Typed(query, mode, asked, fused_by(fusion, weights), highlight)
+        fused, reranked = fused_by(fusion, weights), None
+        if rerank is not None:
+            if group_by is not None or diversity is not None:
+                raise errors.InvalidInput("a cross-encoder's order goes with neither groups nor diversity")
+            asked = reranking.candidates(asked, rerank, rerank_top, cursor)
+            # loaded before the database is asked: where the model is missing, nothing was done in vain
+            reranked = Reranking(self._registry.cross_encoder(rerank).scores, offset, limit)
+        typed = Typed(query, mode, asked, fused, highlight, reranking=reranked)
         return self._answering.ask(collection, typed, cursor)
 
     def search_many(

@@ -30,7 +30,7 @@ def main() -> None:
 def _begin_loading(arguments: list[str]) -> None:
     """Load the default model of a search beside what else must be imported: each is half of its cold start."""
     by_words = "--mode=text" in arguments or ("--mode", "text") in pairwise(arguments)
-    if arguments[:1] == ["search"] and "--help" not in arguments and not by_words:
+    if arguments[:1] in (["search"], ["context"]) and "--help" not in arguments and not by_words:
         from searchapp import settings
         from searchapp.encoders import registry, weights
 

@@ -9,6 +9,7 @@ import locale
 import re
 import sys
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from searchapp import errors
@@ -46,7 +47,7 @@ def print_answer(hits: Hits, as_json: bool, as_jsonl: bool, as_csv: bool) -> Non
         print_json(hits_as_json(hits))
     elif as_jsonl:
         for hit in hits:
-            print_json(hit._asdict())
+            print_json(hit_as_json(hit))
     elif as_csv:
         print_csv(hits)
     else:
@@ -54,15 +55,29 @@ def print_answer(hits: Hits, as_json: bool, as_jsonl: bool, as_csv: bool) -> Non
 
 
 def hits_as_json(hits: Hits) -> dict[str, Any]:
-    """The object that ``search --json`` prints."""
+    """The object that ``search --json`` prints; ``groups`` only where these were asked for."""
+    groups = [{"value": value, "hits": [hit_as_json(hit) for hit in members]} for value, members in hits.groups]
     return {
-        "hits": [hit._asdict() for hit in hits],
+        "hits": [hit_as_json(hit) for hit in hits],
+        **({"groups": groups} if groups else {}),
         "mode": hits.mode,
         "exact": hits.exact,
         "complete": hits.complete,
         "took_ms": dataclasses.asdict(hits.took_ms),
         "cursor": hits.cursor,
     }
+
+
+def hit_as_json(hit: Hit) -> dict[str, Any]:
+    """The object that a hit is; ``passages`` only where several were asked for."""
+    told = hit._asdict()
+    passages = [passage._asdict() for passage in told.pop("passages")]
+    return {**told, **({"passages": passages} if passages else {})}
+
+
+def shown_value(value: Any) -> str:
+    """A value of the metadata on one line: a text as it is, others as JSON."""
+    return one_line(value if isinstance(value, str) else json.dumps(value))
 
 
 def print_explanation(explanation: Explanation, *, as_json: bool) -> None:
@@ -95,7 +110,12 @@ def print_hits(hits: Hits) -> None:
     console = Console(highlight=False)
     digits = max(2, len(str(len(hits))))
     width = max((len(f"{hit.score:.3f}") for hit in hits), default=0)
+    # a group's value stands above its first hit
+    firsts = accumulate((len(group.hits) for group in hits.groups), initial=1)
+    headings = {first: shown_value(group.value) for first, group in zip(firsts, hits.groups, strict=False)}
     for rank, (hit, share) in enumerate(zip(hits, showing.shares(hits), strict=True), 1):
+        if rank in headings:
+            _print_line(console, Text(headings[rank], style="bold underline"))
         # Not the stream's encoding, which is UTF-8 whatever the terminal's is.
         bar = f"{score_bar(share, locale.getencoding())} " if console.is_terminal else ""
         start = Text.assemble((f"{rank:{digits}}. ", "dim"), (f"{bar}{hit.score:{width}.3f}  ", "green"))
@@ -113,11 +133,12 @@ def _lines(console: Console, start: Text, hit: Hit) -> list[Text]:
     passage = Text.assemble(
         *((printable(text), "bold" if found else "") for text, found in showing.excerpt(hit, PASSAGE_LENGTH))
     )
-    lines = [passage]
+    others = [Text(cut(one_line(each.text), PASSAGE_LENGTH)) for each in hit.passages if each.text != hit.passage]
+    lines = [passage, *others]
     if console.is_terminal:
         room = console.width - start.cell_len
         title.truncate(max(room - key.cell_len, 20), overflow="ellipsis")
-        lines = list(passage.wrap(console, max(room, 20)))
+        lines = [line for each in lines for line in each.wrap(console, max(room, 20))]
     if hit.metadata:
         lines.append(Text(printable(showing.metadata(hit, PASSAGE_LENGTH)), style="dim"))
     indent = Text(" " * start.cell_len)
@@ -157,6 +178,18 @@ def print_document(document: Document) -> None:
 def one_line(text: str) -> str:
     """The text on one line, as :func:`printable` makes it."""
     return printable(" ".join(text.split()))
+
+
+def cut(text: str, length: int) -> str:
+    """The beginning of a text, up to a space, and dots where there is more.
+
+    >>> cut("one two three", 9)
+    'one two ...'
+    """
+    if len(text) <= length:
+        return text
+    end = text.rfind(" ", 0, length + 1)
+    return f"{text[: end if end > 0 else length]} ..."
 
 
 def printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""``searchapp search`` and ``searchapp similar``."""
+"""What asks: ``searchapp search``, ``similar``, ``facets`` and ``context``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import typer
 import searchapp
 from searchapp import errors
 from searchapp.cli import options, output
-from searchapp.search import hybrid
-from searchapp.search.request import check_key, check_query, request
+from searchapp.search import hybrid, reranking
+from searchapp.search.arrangement import arrangement
+from searchapp.search.context import check_budget
+from searchapp.search.examples import check_examples
+from searchapp.search.question import AVERAGE
+from searchapp.search.request import check_query, request
 
 
 def search(
@@ -40,6 +44,23 @@ def search(
     highlight: Annotated[
         bool, typer.Option("--highlight", help="With --json, --jsonl: say where words of the query stand in passages.")
     ] = False,
+    passages: options.Passages = 1,
+    diversity: options.Diversity = None,
+    boost: options.Boost = None,
+    decay: options.Decay = None,
+    group_by: options.GroupBy = None,
+    group_size: options.GroupSize = 3,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank",
+            metavar="NAME|PATH",
+            help="A cross-encoder that reads the best hits again and puts them in order.",
+        ),
+    ] = None,
+    rerank_top: Annotated[
+        int, typer.Option("--rerank-top", metavar="N", help="How many hits it reads at least, 1 to 1,000.")
+    ] = reranking.DEFAULT_TOP,
     exact: options.Exact = False,
     cursor: options.Cursor = None,
     timeout: options.Timeout = None,
@@ -52,8 +73,11 @@ def search(
 ) -> None:
     """Find the documents that mean what the query means, have its words, or both."""
     output.check_form(json, jsonl, csv)
-    if explain and (jsonl or csv or cursor is not None):
-        raise errors.InvalidInput("--explain takes --json, but neither --jsonl nor --csv nor --cursor")
+    arranged = options.parse_arrangement(passages, diversity, boost, decay, group_by, group_size)
+    if explain and (jsonl or csv or cursor is not None or rerank is not None or arrangement(**arranged)):
+        raise errors.InvalidInput(
+            "--explain takes --json, but no other form, no cursor, and nothing that arranges or reranks hits"
+        )
     wanted: dict[str, Any] = {
         "limit": limit,
         "offset": offset,
@@ -64,7 +88,9 @@ def search(
         "timeout": timeout,
     }
     check_query(query, mode)  # before the database is asked for anything
-    request(**wanted)
+    asked = request(**wanted, arrangement=arrangement(**arranged))
+    if rerank is not None:
+        reranking.candidates(asked, rerank, rerank_top, cursor)
     fused: dict[str, Any] = {"fusion": fusion, "weights": options.parse_weights(weights)}
     hybrid.fusion(fusion, fused["weights"])
     readable = not (json or jsonl or csv)
@@ -74,18 +100,36 @@ def search(
             output.print_explanation(explanation, as_json=json)
             return
         marked = highlight or readable
+        wanted |= {"rerank": rerank, "rerank_top": rerank_top, **arranged}
         hits = db.search(query, collection=collection, mode=mode, cursor=cursor, highlight=marked, **fused, **wanted)
     output.print_answer(hits, json, jsonl, csv)
 
 
 def similar(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The document's key.")],
+    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Documents that hits are to be like.")],
     collection: options.Collection,
+    unlike: Annotated[
+        list[str] | None, typer.Option("--unlike", metavar="KEY", help="One they are to be unlike. Repeatable.")
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="average: near to all examples on average; best_score: compared with every one.",
+        ),
+    ] = AVERAGE,
     limit: options.Limit = 10,
     offset: options.Offset = 0,
     filter: options.Filter = None,
     min_score: options.MinScore = None,
     max_distance: options.MaxDistance = None,
+    passages: options.Passages = 1,
+    diversity: options.Diversity = None,
+    boost: options.Boost = None,
+    decay: options.Decay = None,
+    group_by: options.GroupBy = None,
+    group_size: options.GroupSize = 3,
     exact: options.Exact = False,
     cursor: options.Cursor = None,
     timeout: options.Timeout = None,
@@ -93,8 +137,9 @@ def similar(
     jsonl: options.Jsonl = False,
     csv: options.Csv = False,
 ) -> None:
-    """Find the documents that mean what one of the collection means, which is left out."""
+    """Find the documents that mean what others of the collection mean; these are left out."""
     output.check_form(json, jsonl, csv)
+    arranged = options.parse_arrangement(passages, diversity, boost, decay, group_by, group_size)
     wanted: dict[str, Any] = {
         "limit": limit,
         "offset": offset,
@@ -104,8 +149,88 @@ def similar(
         "exact": exact,
         "timeout": timeout,
     }
-    check_key(key)  # before the database is asked for anything
+    check_examples(keys, unlike or (), strategy, arrangement(**arranged))  # before the database is asked for anything
     request(**wanted)
+    several = len(keys) > 1 or bool(unlike)
+    if several and cursor is not None:
+        raise errors.InvalidInput("--cursor goes with a single KEY; with several there is --offset")
     with searchapp.connect() as db:
-        hits = db.similar(key, collection=collection, cursor=cursor, **wanted)
+        if several:
+            hits = db.search_by_examples(
+                keys, unlike or (), collection=collection, strategy=strategy, **wanted, **arranged
+            )
+        else:
+            hits = db.similar(keys[0], collection=collection, cursor=cursor, **wanted, **arranged)
     output.print_answer(hits, json, jsonl, csv)
+
+
+def facets(
+    field: Annotated[str, typer.Argument(metavar="FIELD", help="A field of the metadata, with dots into objects.")],
+    collection: options.Collection,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="How many values.")] = 20,
+    filter: options.Filter = None,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", metavar="TEXT", help="Count in the first hits of this search, not in all documents."),
+    ] = None,
+    first: Annotated[int, typer.Option("--first", metavar="N", help="In how many hits, with --query.")] = 100,
+    mode: options.Mode = None,
+    timeout: options.Timeout = None,
+    json: options.Json = False,
+) -> None:
+    """Count the documents of each value of a field."""
+    asked: dict[str, Any] = {
+        "filter": options.parse_filter(filter),
+        "query": query,
+        "first": first,
+        "mode": mode,
+        "timeout": timeout,
+    }
+    with searchapp.connect() as db:
+        found = db.facets(field, collection=collection, limit=limit, **asked)
+    if json:
+        values = [count._asdict() for count in found]
+        output.print_json({"field": found.field, "values": values, "first": found.first})
+        return
+    rows = [{"value": output.shown_value(value), "documents": f"{count:,}"} for value, count in found]
+    output.print_table(rows, f"no document has a value in {output.one_line(field)}")
+
+
+def context(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question that is to be answered.")],
+    collection: options.Collection,
+    token_budget: Annotated[
+        int, typer.Option("--token-budget", metavar="N", help="How many tokens there may be, by the model's tokenizer.")
+    ] = 2000,
+    mode: options.Mode = None,
+    filter: options.Filter = None,
+    min_score: options.MinScore = None,
+    max_distance: options.MaxDistance = None,
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", metavar="N", help="How many passages before and behind belong to each.")
+    ] = 1,
+    timeout: options.Timeout = None,
+    json: options.Json = False,
+) -> None:
+    """Put the best passages for a question together, as numbered sources for a language model."""
+    check_query(query, mode)  # before the database is asked for anything
+    check_budget(token_budget, neighbours)
+    with searchapp.connect() as db:
+        found = db.context(
+            query,
+            collection=collection,
+            token_budget=token_budget,
+            mode=mode,
+            filter=options.parse_filter(filter),
+            min_score=min_score,
+            max_distance=max_distance,
+            neighbours=neighbours,
+            timeout=timeout,
+        )
+    if json:
+        passages = [passage._asdict() for passage in found.passages]
+        output.print_json({"passages": passages, "text": found.text, "tokens": found.tokens})
+    elif found.text:
+        print(output.printable(found.text))
+    else:
+        print("nothing was found")

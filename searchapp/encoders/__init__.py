@@ -1,4 +1,4 @@
-"""What turns texts into embeddings."""
+"""What turns texts into embeddings, and what scores passages for a query."""
 
 from __future__ import annotations
 
@@ -51,3 +51,16 @@ class Encoder(Protocol):
     def encode_documents(self, texts: Sequence[str]) -> Array: ...
 
     def encode_queries(self, texts: Sequence[str]) -> Array: ...
+
+
+class CrossEncoder(Protocol):
+    """A loaded model that reads a query and a passage together, and says how well the passage answers.
+
+    ``scores`` are logits, float32, shape (n_passages,), any number, larger is better, in the order of the passages; a
+    pair over ``model.max_tokens`` is cut at the end of its longer text. The ``model``'s ``dimensions`` are 1.
+    """
+
+    @property
+    def model(self) -> Model: ...
+
+    def scores(self, query: str, passages: Sequence[str]) -> Array: ...

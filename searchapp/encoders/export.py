@@ -1,4 +1,4 @@
-"""Exporting a sentence-transformers model as an ONNX graph, pooling and normalisation inside. Imports torch."""
+"""Exporting a sentence-transformers model as an ONNX graph, from token ids to what it gives. Imports torch."""
 
 from __future__ import annotations
 
@@ -13,38 +13,44 @@ import torch
 from onnx_ir.passes.common import ShapeInferencePass
 from onnxscript import optimizer
 from onnxscript.rewriter.ort_fusions import attention, bias_gelu, erfgelu, mha, mha_bias, sdpa
-from sentence_transformers import SentenceTransformer
-
-from searchapp.encoders.onnx import OUTPUT
-from searchapp.encoders.sentence_transformer import load
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 OPSET = 18
+# The library's names of what a model gives.
+EMBEDDING = "sentence_embedding"
+SCORES = "scores"
 # What is known beforehand may be put together once, however large it is (bytes).
 _ANY_SIZE = 1 << 40
 
 
 class _Graph(torch.nn.Module):
-    """From token ids to embeddings of unit length; the order of the arguments is that of ``names``."""
+    """From token ids to what the model gives: embeddings of unit length, or logits of shape (pairs, 1).
 
-    def __init__(self, transformer: SentenceTransformer, names: list[str]) -> None:
+    The order of the arguments is that of ``names``.
+    """
+
+    def __init__(self, transformer: SentenceTransformer | CrossEncoder, names: list[str], output: str) -> None:
         super().__init__()
         self.transformer = transformer
         self.names = names
+        self.output = output
 
     def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
         features = self.transformer(dict(zip(self.names, tokens, strict=True)))
-        return torch.nn.functional.normalize(features["sentence_embedding"], p=2, dim=1)
+        given: torch.Tensor = features[self.output]
+        return given if self.output == SCORES else torch.nn.functional.normalize(given, p=2, dim=1)
 
 
-def write_graph(folder: Path, path: Path, *, fused: bool) -> None:
-    """Write the graph of the model in a folder: it takes int64 tensors of shape (texts, tokens), any number of both.
+def write_graph(transformer: SentenceTransformer | CrossEncoder, path: Path, *, fused: bool) -> None:
+    """Write the graph of a model: it takes int64 tensors of shape (texts, tokens), any number of both.
 
     Its weights go into a file beside it, named as the graph and ``.data``.
 
+    :param transformer: the model, whose attention can be traced (``eager``).
     :param fused: replace what ONNX Runtime has one node for; it says nothing of how well that went.
     :raises Exception: whatever the exporter stumbles over.
     """
-    transformer = load(folder, attn_implementation="eager")  # MPNet's other ones cannot be traced
+    output = SCORES if isinstance(transformer, CrossEncoder) else EMBEDDING
     names = list(transformer.tokenizer.model_input_names)
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]])
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -52,10 +58,10 @@ def write_graph(folder: Path, path: Path, *, fused: bool) -> None:
     shape = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=transformer.max_seq_length)}
     with torch.no_grad(), _quietly():
         program = torch.onnx.export(
-            _Graph(transformer, names).eval(),
+            _Graph(transformer, names, output).eval(),
             tuple(given[name] for name in names),
             input_names=names,
-            output_names=[OUTPUT],
+            output_names=[output],
             opset_version=OPSET,
             dynamo=True,
             dynamic_shapes=((shape,) * len(names),),

@@ -8,35 +8,36 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from searchapp import errors
-from searchapp.encoders import Model
-from searchapp.encoders.batching import batches
+from searchapp.encoders import Model, weights
+from searchapp.encoders.batching import batches, pairs
 from searchapp.vectors import Array
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+# A text, or a query and a passage.
+T = TypeVar("T", str, tuple[str, str])
+
 # What a batch needs must fit a core's caches; twice as many were 1 per cent slower, eight times as many 20.
 BATCH_TOKENS = 256
-# So many texts are tokenised at a time: a tokenizer's own objects take some 200 bytes a token.
-TOKENIZED = 4096
-
-OUTPUT = "sentence_embedding"
 
 
-class OnnxEncoder:
-    """A model as a graph from token ids to embeddings of unit length.
+class OnnxModel:
+    """A model as a graph from token ids to a row of numbers, for each text or pair of texts.
 
     :param model: what the model is.
     :param graph: the ONNX file.
     :param tokenizer: the tokenizer's file (``tokenizer.json``), whatever it says of padding and cutting.
     """
+
+    # So many texts are tokenised at a time: a tokenizer's own objects take some 200 bytes a token.
+    _tokenized = 4096
 
     def __init__(self, model: Model, graph: Path, tokenizer: Path) -> None:
         self.model = model
@@ -48,36 +49,17 @@ class OnnxEncoder:
         self._lock = threading.Lock()
         self._for_one = self._open_session(threads=self._cores)
 
-    @property
-    def dimensions(self) -> int:
-        return self.model.dimensions
+    def _encode(self, texts: list[T]) -> Array:
+        """Encode equal texts once, those of like length together: float32, shape (n_texts, dimensions).
 
-    @property
-    def max_tokens(self) -> int:
-        return self.model.max_tokens
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer, neither padding nor cutting."""
-        return self._load_tokenizer()
-
-    def encode_documents(self, texts: Sequence[str]) -> Array:
-        """Encode passages: float32, shape (n_texts, dimensions), unit length."""
-        return self._encode([self.model.document_prefix + text for text in texts])
-
-    def encode_queries(self, texts: Sequence[str]) -> Array:
-        """Encode questions: float32, shape (n_texts, dimensions), unit length."""
-        return self._encode([self.model.query_prefix + text for text in texts])
-
-    def _encode(self, texts: list[str]) -> Array:
-        """Encode equal texts once, those of like length together."""
+        :raises errors.ModelCorrupted: the model gives NaN or infinity.
+        """
         distinct = list(dict.fromkeys(texts))
-        vectors = np.empty((len(distinct), self.dimensions), dtype=np.float32)
-        for start in range(0, len(distinct), TOKENIZED):
-            part = slice(start, start + TOKENIZED)
+        vectors = np.empty((len(distinct), self.model.dimensions), dtype=np.float32)
+        for start in range(0, len(distinct), self._tokenized):
+            part = slice(start, start + self._tokenized)
             self._encode_into(vectors[part], self._cutting.encode_batch_fast(distinct[part]))
-        if not np.isfinite(vectors).all():
-            raise errors.ModelCorrupted(f"the model {self.model.name} gives NaN or infinity; its weights are damaged")
+        weights.check_finite(self.model.name, vectors)
         if len(distinct) == len(texts):
             return vectors
         places = {text: place for place, text in enumerate(distinct)}
@@ -121,15 +103,53 @@ class OnnxEncoder:
         return tokenizer
 
 
+class OnnxEncoder(OnnxModel):
+    """A model as a graph from token ids to embeddings of unit length."""
+
+    @property
+    def dimensions(self) -> int:
+        return self.model.dimensions
+
+    @property
+    def max_tokens(self) -> int:
+        return self.model.max_tokens
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, neither padding nor cutting."""
+        return self._load_tokenizer()
+
+    def encode_documents(self, texts: Sequence[str]) -> Array:
+        """Encode passages: float32, shape (n_texts, dimensions), unit length."""
+        return self._encode([self.model.document_prefix + text for text in texts])
+
+    def encode_queries(self, texts: Sequence[str]) -> Array:
+        """Encode questions: float32, shape (n_texts, dimensions), unit length."""
+        return self._encode([self.model.query_prefix + text for text in texts])
+
+
+class OnnxCrossEncoder(OnnxModel):
+    """A model as a graph from the token ids of a query and a passage to a logit."""
+
+    _tokenized = 64  # where both texts are cut, a pair takes seven megabytes
+
+    def scores(self, query: str, passages: Sequence[str]) -> Array:
+        """Score passages for a query: logits, float32, shape (n_passages,)."""
+        scores: Array = self._encode(pairs(query, passages, self.model.max_tokens))[:, 0]
+        return scores
+
+
 def _run(session: InferenceSession, encodings: list[Encoding]) -> Array:
-    """Embed one batch, padded to its longest text."""
+    """Encode one batch, padded to its longest text."""
     shape = len(encodings), max(len(each) for each in encodings)
     tokens = {each.name: np.zeros(shape, dtype=np.int64) for each in session.get_inputs()}
     for row, each in enumerate(encodings):
         tokens["input_ids"][row, : len(each)] = each.ids
         tokens["attention_mask"][row, : len(each)] = 1
-    embedded: Array = session.run([OUTPUT], tokens)[0]
-    return embedded
+        if "token_type_ids" in tokens:
+            tokens["token_type_ids"][row, : len(each)] = each.type_ids
+    encoded: Array = session.run(None, tokens)[0]
+    return encoded
 
 
 def available_cores() -> int:

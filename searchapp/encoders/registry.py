@@ -1,4 +1,4 @@
-"""Models by name: one loaded encoder each, what is known of one without loading it, embeddings of recent queries."""
+"""Models by name: each loaded once, what is known of one without loading it, embeddings of recent queries."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from searchapp.encoders import Encoder, Model, weights
-from searchapp.encoders.graphs import Cache
+from searchapp.encoders import CrossEncoder, Encoder, Model, weights
+from searchapp.encoders.graphs import EMBEDDINGS, SCORES, Cache
 from searchapp.vectors import Array
 
 logger = logging.getLogger("searchapp")
@@ -20,15 +20,18 @@ QUERIES_KEPT = 1024
 
 
 class Registry:
-    """Encoders, each loaded when it is first needed. Safe for several threads.
+    """Encoders and cross-encoders, each loaded when it is first needed. Safe for several threads.
 
     :param home: where exported graphs are kept.
     """
 
     def __init__(self, home: Path) -> None:
-        self._cache = Cache(home / "models")
+        self._cache = Cache(home / "models", EMBEDDINGS)
+        self._cross_encoders = Cache(home / "models" / "cross-encoders", SCORES)
         self._loaded: dict[str, Encoder] = {}
         self._lock = threading.Lock()
+        self._loaded_cross_encoders: dict[str, CrossEncoder] = {}
+        self._cross_encoder_lock = threading.Lock()  # of its own: an export takes a minute, and encoders are in use
         self._encode_query = lru_cache(maxsize=QUERIES_KEPT)(self._encode_one)
 
     def model(self, name: str) -> Model:
@@ -58,6 +61,19 @@ class Registry:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
 
+    def cross_encoder(self, name: str) -> CrossEncoder:
+        """Load a cross-encoder, or return it where it is loaded.
+
+        :param name: a folder, or a name on the hub (the owner cross-encoder may be left out).
+        :raises errors.ModelMissing, errors.ModelCorrupted: it cannot be had, or is none; its weights are damaged.
+        :raises errors.InvalidInput: it gives several numbers a pair.
+        """
+        name = weights.canonical_cross_encoder(name)
+        with self._cross_encoder_lock:
+            if name not in self._loaded_cross_encoders:
+                self._loaded_cross_encoders[name] = self._load_cross_encoder(name)
+            return self._loaded_cross_encoders[name]
+
     def preload(self, name: str) -> None:
         """Begin to load a model in another thread, if its graph is here; whoever asks for it then waits for that."""
 
@@ -85,6 +101,15 @@ class Registry:
 
         original = SentenceTransformerEncoder(name, weights.locate(name))
         return original if accelerated else self._cache.make(original)
+
+    def _load_cross_encoder(self, name: str) -> CrossEncoder:
+        folder, accelerated = weights.locate(name), has_accelerator()
+        if not accelerated and (found := self._cross_encoders.find(name, weights.revision(folder))):
+            return found
+        from searchapp.encoders.sentence_transformer import SentenceTransformerCrossEncoder
+
+        original = SentenceTransformerCrossEncoder(name, folder)
+        return original if accelerated else self._cross_encoders.make(original)
 
 
 @lru_cache

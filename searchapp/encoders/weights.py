@@ -11,8 +11,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from searchapp import errors
 from searchapp.encoders import Model
+from searchapp.vectors import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Published:
 
 DEFAULT = "all-MiniLM-L6-v2"
 PROVIDER = "sentence-transformers"
+# Whose models may be named without it, where a cross-encoder is asked for.
+CROSS_ENCODERS = "cross-encoder"
 # Of a model that is only named, by who brings its embeddings.
 EXTERNAL = "external"
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model")
@@ -95,6 +100,13 @@ def canonical_name(name: str) -> str:
     return next((known for known, published in PUBLISHED.items() if name == published.hub), name)
 
 
+def canonical_cross_encoder(name: str) -> str:
+    """The one name that a cross-encoder goes by: a folder's absolute path, or its name on the hub with the owner."""
+    if is_folder(name) or "/" in name:
+        return canonical_name(name)
+    return f"{CROSS_ENCODERS}/{name}"
+
+
 def verify(folder: Path, files: dict[str, str]) -> None:
     """Check every file's SHA-256.
 
@@ -121,6 +133,17 @@ def revision(folder: Path) -> str:
     return whole.hexdigest()
 
 
+def check_finite(name: str, given: Array) -> None:
+    """Check what a model gives.
+
+    :raises errors.ModelCorrupted: NaN or infinity is in it.
+    """
+    if not np.isfinite(given).all():
+        raise errors.ModelCorrupted(
+            f"the model {name} gives NaN or infinity; its weights are damaged: get them again, or give another model"
+        )
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -129,7 +152,9 @@ def digest(path: Path) -> str:
 
 def _folder(path: Path) -> Path:
     if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
-        raise errors.ModelMissing(f"{path} is not a model's folder: it has neither modules.json nor config.json")
+        raise errors.ModelMissing(
+            f"{path} is not a model's folder: it has neither modules.json nor config.json; check the path"
+        )
     if not any((path / name).is_file() for name in TOKENIZERS):
         # the library would take an empty vocabulary and say nothing
         raise errors.ModelMissing(f"{path} has no tokenizer: none of {', '.join(TOKENIZERS)}")

@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from searchapp import errors
 from searchapp.database import Reader
 from searchapp.models import document_id
-from searchapp.search import asking, highlighting, hybrid, trial
+from searchapp.search import asking, highlighting, hybrid, reranking, trial
 from searchapp.search import cursor as cursors
 from searchapp.search import query as queries
 from searchapp.search.arrangement import CANDIDATES, Arrangement
@@ -23,12 +22,13 @@ from searchapp.search.context import Context, CountTokens, assemble, candidates
 from searchapp.search.cursor import Position
 from searchapp.search.diversity import most_marginal
 from searchapp.search.explanation import Explanation
-from searchapp.search.hits import FacetCount, Group, Hit, Hits, Passage, Took
+from searchapp.search.hits import FacetCount, Hit, Hits, Passage, Took
 from searchapp.search.hybrid import DEFAULT_FUSION, Fusion
 from searchapp.search.lexical import check_words
 from searchapp.search.matrix import Row
 from searchapp.search.question import Examples, Question
 from searchapp.search.request import HYBRID, TEXT, VECTOR, Request
+from searchapp.search.reranking import Reranking
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from searchapp.wire import received
@@ -42,6 +42,7 @@ class Typed:
 
     :param mode: None: ``hybrid`` where the collection has words, else ``vector``.
     :param marks: whether quotes and hyphens in it mean anything.
+    :param reranking: of the hits that the request gives; None: they stay as they are.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Typed:
     fusion: Fusion = DEFAULT_FUSION
     highlight: bool = False
     marks: bool = True
+    reranking: Reranking | None = None
 
     @property
     def key(self) -> bytes:
@@ -278,10 +280,21 @@ class Answering:
             position = cursors.after(rows, space, vector, question, before, everything=everything)
             bound = cursors.digest_of(collection, search.key, question)
             hits = dataclasses.replace(hits, cursor=cursors.write(position, bound))
-        if search.highlight and isinstance(search, Typed):
-            text = search.text if question.query is None else question.query.text
-            hits = highlighting.highlight(self._reader, space, text, hits)
+        if isinstance(search, Typed):
+            hits = self._finished(search, question, space, hits)
         return hits, bool(rows)
+
+    def _finished(self, search: Typed, question: Question, space: Space, hits: Hits) -> Hits:
+        """The hits reranked and with their highlights, where these are asked for."""
+        text = search.text if question.query is None else question.query.text
+        if search.reranking is not None:
+            started = time.perf_counter()
+            hits = reranking.rerank(hits, text, search.reranking)
+            took = dataclasses.replace(hits.took_ms, rerank=milliseconds(started))
+            hits = dataclasses.replace(hits, took_ms=took)
+        if search.highlight:
+            hits = highlighting.highlight(self._reader, space, text, hits)
+        return hits
 
     def _many(self, searches: Sequence[Typed], space: Space) -> tuple[list[Hits], bool]:
         questions = [search.question(space) for search in searches]
@@ -351,15 +364,13 @@ def hits_of(rows: list[Row], space: Space, question: Question, took: Took) -> Hi
             hit._replace(passages=tuple(Passage(*each) for each in row[place] or ()))
             for hit, row in zip(hits, rows, strict=True)
         )
-    groups: tuple[Group, ...] = ()
+    values: tuple[Any, ...] = ()
     if arranged.group_by is not None:
         place = question.columns.index("group")
-        values = [row[place] for row in rows]
-        by_value = groupby(zip(values, hits, strict=True), key=lambda pair: (type(pair[0]), pair[0]))
-        groups = tuple(Group(value, tuple(hit for _, hit in each)) for (_, value), each in by_value)
+        values = tuple(row[place] for row in rows)
     # Every writer changes a document and its chunks in one transaction, so no document lacks its chunks.
     complete = question.mode == VECTOR or space.words_complete
-    return Hits(hits, question.mode, all(row[5] for row in rows), complete, took, groups=groups)
+    return Hits(hits, question.mode, all(row[5] for row in rows), complete, took, group_values=values)
 
 
 def _by_distance(row: Row) -> Hit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints, overload
 
 from searchapp import errors
@@ -27,8 +28,9 @@ class Hit(NamedTuple):  # five times as fast to make as a frozen dataclass
 
     ``passage`` is the piece of its text that is nearest, or has most of the words; ``score`` says how good it is,
     larger is better. ``vector_score``, which is 1 - ``distance``, and ``text_score``, which is BM25, say what meaning
-    and words gave it: ``score`` is the one of a search by that alone, and both of them fused in a hybrid. ``distance``
-    is cosine distance, 0 to 2. None is what was not asked for, or the distance of a document without a chunk.
+    and words gave it: ``score`` is the one of a search by that alone, and both of them fused in a hybrid; where hits
+    were reranked it is ``rerank_score``, the logit of a cross-encoder, any number. ``distance`` is cosine distance,
+    0 to 2. None is what was not asked for, or the distance of a document without a chunk.
     ``highlights`` are where words of the query stand in ``passage``: pairs of start and end; only where these were
     asked for. ``passages`` are the nearest of the document, nearest first; only where several were asked for.
     """
@@ -41,6 +43,7 @@ class Hit(NamedTuple):  # five times as fast to make as a frozen dataclass
     metadata: dict[str, Any]
     vector_score: float | None = None
     text_score: float | None = None
+    rerank_score: float | None = None
     highlights: tuple[tuple[int, int], ...] = ()
     passages: tuple[Passage, ...] = ()
 
@@ -90,10 +93,11 @@ COLUMNS = tuple(name for name in Hit._fields if name not in {"highlights", "pass
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """Milliseconds spent in encoding the query and in the database, the way there included."""
+    """Milliseconds spent in encoding the query, in the database, the way there included, and in reranking."""
 
     encode: float
     database: float
+    rerank: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,8 @@ class Hits(Sequence[Hit]):
     ``mode`` says how the question was asked: ``vector``, ``text`` or ``hybrid``. ``exact`` says whether the answer came
     from a scan of everything; ``complete`` is false while documents lack what is asked: their chunks in the space, or
     their words. ``cursor`` asks for the next page, which begins behind the last hit: there is one where the page is
-    full and, in the mode ``vector``, the answer was asked exactly. ``groups`` are the same hits by the values of a
-    field, the nearest group first; only where these were asked for.
+    full and, in the mode ``vector``, the answer was asked exactly; never one of hits that were reranked.
+    ``group_values`` says of each hit whose group it is in, where these were asked for.
     """
 
     hits: tuple[Hit, ...]
@@ -113,7 +117,13 @@ class Hits(Sequence[Hit]):
     complete: bool
     took_ms: Took
     cursor: str | None = None
-    groups: tuple[Group, ...] = ()
+    group_values: tuple[Any, ...] = ()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The hits by the values of a field, the nearest group first; only where these were asked for."""
+        pairs = groupby(zip(self.group_values, self.hits, strict=False), key=lambda pair: (type(pair[0]), pair[0]))
+        return tuple(Group(value, tuple(hit for _, hit in members)) for (_, value), members in pairs)
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

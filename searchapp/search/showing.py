@@ -15,7 +15,10 @@ def summary(hits: Hits) -> str:
     """How a search went, in one line."""
     how = "exact" if hits.exact else "approximate"
     found = counted(len(hits), "hit") if hits else "no hits"
-    return f"{found} ({how}; encode {hits.took_ms.encode:.1f} ms, database {hits.took_ms.database:.1f} ms)"
+    took = f"encode {hits.took_ms.encode:.1f} ms, database {hits.took_ms.database:.1f} ms"
+    if hits.took_ms.rerank:
+        took += f", rerank {hits.took_ms.rerank:.1f} ms"
+    return f"{found} ({how}; {took})"
 
 
 def shares(hits: Iterable[Hit]) -> list[float]:

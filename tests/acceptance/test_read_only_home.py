@@ -15,7 +15,7 @@ import pytest
 from searchapp import database
 from searchapp.client import Client
 from searchapp.encoders import weights
-from searchapp.encoders.graphs import Cache
+from searchapp.encoders.graphs import EMBEDDINGS, Cache
 from searchapp.encoders.registry import Registry
 from tests import conftest
 from tests.acceptance.commands import Done, run_command
@@ -100,14 +100,14 @@ def test_a_home_made_ready_and_then_locked_is_used_without_a_word(url: str, tmp_
 @pytest.mark.parametrize("left", [0, 1, 100, -1])
 @pytest.mark.parametrize("name", ["weights", "graph", "tokenizer", "description"])
 def test_a_graph_that_is_cut_off_is_not_used(home: Path, name: str, left: int) -> None:
-    cache = Cache(home / "models")
+    cache = Cache(home / "models", EMBEDDINGS)
     cut(getattr(cache._files(MODEL.name, MODEL.revision), name), left)
     assert cache.find(MODEL.name, MODEL.revision) is None
 
 
 @pytest.mark.parametrize("change", [{"max_tokens": 64}, {"unknown": 1}, {"name": []}])
 def test_a_graph_that_is_not_described_as_it_was_is_not_used(home: Path, change: dict[str, object]) -> None:
-    cache = Cache(home / "models")
+    cache = Cache(home / "models", EMBEDDINGS)
     description = cache._files(MODEL.name, MODEL.revision).description
     read = json.loads(description.read_text())
     description.unlink()  # it is linked to the run's own
@@ -117,7 +117,7 @@ def test_a_graph_that_is_not_described_as_it_was_is_not_used(home: Path, change:
 
 
 def test_a_damaged_graph_is_made_anew_by_one_of_two_commands(url: str, tmp_path: Path, home: Path) -> None:
-    cache = Cache(home / "models")
+    cache = Cache(home / "models", EMBEDDINGS)
     cut(cache._files(MODEL.name, MODEL.revision).weights, 1_000_000)
     with ThreadPoolExecutor(2) as pool:
         said = [done.stderr for done in pool.map(lambda home: search(url, tmp_path, home), [home] * 2)]

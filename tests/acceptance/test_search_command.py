@@ -114,12 +114,12 @@ def test_json_is_one_object_with_these_names(answers: Answers) -> None:
     found = json.loads(answers.json.stdout)
     assert list(found) == ["hits", "mode", "exact", "complete", "took_ms", "cursor"]
     assert (found["mode"], found["exact"], found["complete"]) == ("vector", True, True)
-    assert list(found["took_ms"]) == ["encode", "database"]
+    assert list(found["took_ms"]) == ["encode", "database", "rerank"]
     assert all(isinstance(each, float) for each in found["took_ms"].values())
     assert [hit["key"] for hit in found["hits"]][:2] == ["shoes", "hat"]
     for hit in found["hits"]:
         assert list(hit)[:6] == ["key", "title", "passage", "score", "distance", "metadata"]
-        assert list(hit)[6:] == ["vector_score", "text_score", "highlights"]
+        assert list(hit)[6:] == ["vector_score", "text_score", "rerank_score", "highlights"]
         assert hit["score"] == hit["vector_score"] == pytest.approx(1 - hit["distance"])
         assert (hit["text_score"], hit["highlights"]) == (None, [])
 

@@ -24,7 +24,10 @@ DOCUMENTS = {
     "car": "A jaguar is a sports car with a high top speed",
     "animal": "A jaguar is an animal; at the top of a tree it has no speed",
 }
-COLUMNS = ["key", "title", "passage", "score", "distance", "metadata", "vector_score", "text_score"]
+COLUMNS = [
+    *("key", "title", "passage", "score", "distance", "metadata"),
+    *("vector_score", "text_score", "rerank_score"),
+]
 
 
 url, db = conftest.shared_address()

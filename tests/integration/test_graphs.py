@@ -16,13 +16,14 @@ import pytest
 from tokenizers import Encoding
 
 from searchapp.encoders import graphs, onnx, weights
-from searchapp.encoders.graphs import Cache
+from searchapp.encoders.graphs import EMBEDDINGS, Cache
 from searchapp.encoders.onnx import OnnxEncoder
 from searchapp.encoders.registry import Registry
 from searchapp.encoders.sentence_transformer import SentenceTransformerEncoder
 from searchapp.vectors import Array
 from tests.conftest import HOME
 
+EncoderCache = Cache[SentenceTransformerEncoder, OnnxEncoder]
 MODEL = weights.PUBLISHED[weights.DEFAULT].model
 
 
@@ -32,12 +33,12 @@ def original() -> SentenceTransformerEncoder:
 
 
 @pytest.fixture
-def cache(registry: Registry, tmp_path: Path) -> Cache:
+def cache(registry: Registry, tmp_path: Path) -> EncoderCache:
     """A cache of its own with the run's graph in it."""
     registry.encoder(weights.DEFAULT)
     for path in (HOME / "models").glob(f"{weights.DEFAULT}-*"):
         os.link(path, tmp_path / path.name)
-    return Cache(tmp_path)
+    return Cache(tmp_path, EMBEDDINGS)
 
 
 def test_embeddings_are_those_of_the_library(registry: Registry, original: SentenceTransformerEncoder) -> None:
@@ -75,7 +76,7 @@ def test_a_query_asked_again_is_not_encoded_again(registry: Registry) -> None:
 
 @pytest.mark.parametrize("suffix", ["onnx", "tokenizer.json", "json"])
 def test_a_damaged_graph_is_made_anew(
-    cache: Cache, suffix: str, caplog: pytest.LogCaptureFixture, original: SentenceTransformerEncoder
+    cache: EncoderCache, suffix: str, caplog: pytest.LogCaptureFixture, original: SentenceTransformerEncoder
 ) -> None:
     [damaged] = [path for path in cache.folder.iterdir() if path.name.endswith(f"v{graphs.VERSION}.{suffix}")]
     content = bytearray(damaged.read_bytes())
@@ -100,7 +101,7 @@ def test_what_cannot_be_exported_is_encoded_by_the_library(
     monkeypatch.setattr(
         "searchapp.encoders.export.write_graph", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no\nwonder"))
     )
-    assert Cache(tmp_path / "models").make(original) is original
+    assert Cache(tmp_path / "models", EMBEDDINGS).make(original) is original
     assert "encoding all-MiniLM-L6-v2 more slowly: it cannot be exported to ONNX (no)" in caplog.text
 
 
@@ -113,12 +114,12 @@ def test_a_graph_that_cannot_be_fused_is_kept_as_it_was_exported(
                 each.const_value = onnx_ir.tensor(np.zeros_like(each.const_value.numpy()))
 
     monkeypatch.setattr("searchapp.encoders.export._fuse", zero_the_weights)
-    made = Cache(tmp_path / "models").make(original)
+    made = Cache(tmp_path / "models", EMBEDDINGS).make(original)
     assert isinstance(made, OnnxEncoder)
     graphs.check_against(original, made)
 
 
-def test_a_layer_is_few_nodes(cache: Cache) -> None:
+def test_a_layer_is_few_nodes(cache: EncoderCache) -> None:
     [graph] = [path for path in cache.folder.iterdir() if path.name.endswith(f"v{graphs.VERSION}.onnx")]
     nodes = Counter(node.op_type for node in onnx_ir.load(graph).graph)
     assert nodes["Attention"] == nodes["BiasGelu"] == 6
@@ -144,7 +145,7 @@ def test_a_home_that_cannot_be_written_works_with_a_warning(
 ) -> None:
     (tmp_path / "models").write_text("a file where the folder would be")  # root may write anywhere else
     with caplog.at_level(logging.WARNING):
-        assert Cache(tmp_path / "models").make(original) is original
+        assert Cache(tmp_path / "models", EMBEDDINGS).make(original) is original
     assert "more slowly" in caplog.text
 
 

@@ -79,7 +79,7 @@ def quality(db: Client, collection: str, *, exact: bool) -> float:
         ScoredDoc(query, hit.key, hit.score)
         for query, text in read_queries()
         if query in judged
-        for hit in db.search(text, collection=collection, limit=10, exact=exact)
+        for hit in db.search(text, collection=collection, mode="vector", limit=10, exact=exact)
     ]
     return float(ir_measures.calc_aggregate([nDCG @ 10], qrels, run)[nDCG @ 10])
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searchapp.encoders import batching
 from searchapp.encoders.batching import batches
 
 
@@ -18,3 +21,7 @@ def test_each_text_is_in_one_batch_and_no_batch_over_the_budget(lengths: list[in
 
 def test_texts_of_like_length_are_together() -> None:
     assert [batch.tolist() for batch in batches([9, 1, 9, 1], 18)] == [[1, 3], [0, 2]]
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    assert doctest.testmod(batching).failed == 0

@@ -27,8 +27,7 @@ FONTS = Hit(
     0.2,
     {"section": "fonts", "year": 2020},
     0.8,
-    None,
-    ((2, 6),),
+    highlights=((2, 6),),
 )
 HALF = Hit("half", None, "日本語 🎉 עברית", 0.4, 0.6, {"nested": {"k": [None, "\x1b[2J"]}})
 WORSE = Hit("worse", "worse", "Nothing", -0.1, 1.1, {})
@@ -179,7 +178,7 @@ def test_a_notebook_gets_a_line_where_there_are_no_hits() -> None:
 
 def test_hits_become_a_frame() -> None:
     frame = found(FONTS, HALF).to_pandas()
-    assert list(frame.columns) == [name for name in Hit._fields if name != "highlights"]
+    assert list(frame.columns) == [name for name in Hit._fields if name not in {"highlights", "passages"}]
     assert list(frame.index) == [0, 1]
     assert list(frame["key"]) == ["fonts", "half"]
     assert frame["metadata"][1] is HALF.metadata

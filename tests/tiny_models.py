@@ -1,0 +1,39 @@
+"""Models of a few random weights, made where a test needs one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WORDS = "a the red blue running shoes hat cat dog sat on mat what is for sneakers crimson word quick brown fox ##s"
+
+
+def save_cross_encoder(folder: Path, *, labels: int = 1, max_tokens: int = 64) -> str:
+    """Save a cross-encoder of two layers, 32 wide, whose scores differ by about a unit; the folder's path."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    characters = [chr(code) for code in range(33, 127)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]
+    vocabulary += [f"##{each}" for each in characters] + WORDS.split()
+    parts = folder.with_name(f"{folder.name}-parts")
+    parts.mkdir()
+    (parts / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n", encoding="utf-8")
+    tokenizer = BertTokenizer(str(parts / "vocab.txt"), model_max_length=max_tokens)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=max_tokens,
+        initializer_range=0.5,
+    )
+    config.num_labels = labels
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = BertForSequenceClassification(config)
+    model.save_pretrained(parts)
+    tokenizer.save_pretrained(parts)
+    CrossEncoder(str(parts), local_files_only=True).save_pretrained(str(folder), create_model_card=False)
+    return str(folder)
