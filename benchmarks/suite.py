@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    asking,
     corpus,
     curves,
     encoding,
@@ -37,6 +38,7 @@ BENCHMARKS = (
     processes.MEMORY,
     *curves.BENCHMARKS,
     *words.BENCHMARKS,
+    *asking.BENCHMARKS,
     # last: the collections that it makes are beside no other benchmark's
     *filtering.BENCHMARKS,
 )

@@ -230,8 +230,10 @@ class Answering:
 
         def ask(space: Space) -> tuple[Context, bool]:
             hits, found = self._page(collection, search, None, space)
+            started = time.perf_counter()
             passages = candidates(self._reader, space, hits, neighbours, search.request.timeout)
-            return assemble(passages, token_budget, counter(space)), found
+            took = Took(hits.took_ms.encode, hits.took_ms.database + milliseconds(started))
+            return assemble(passages, token_budget, counter(space), took), found
 
         return self._asked(collection, ask)
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Double,
     Numeric,
     Select,
+    Text,
     and_,
     bindparam,
     case,
@@ -146,7 +147,7 @@ def _number(found: ColumnElement[Any]) -> ColumnElement[float]:
 
 def _date(found: ColumnElement[Any]) -> ColumnElement[Any]:
     """A JSON value as a date, in UTC; null where it is none."""
-    text = found.op("#>>")(literal_column("'{}'"))
+    text = found.op("#>>", return_type=Text())(literal_column("'{}'"))
     dated = and_(text.regexp_match(literally("^[0-9]{4}-")), func.pg_input_is_valid(text, literally("timestamp")))
     return case((dated, cast(text, TIMESTAMP())))
 

@@ -14,7 +14,7 @@ import numpy as np
 from searchapp import errors
 from searchapp.database import Reader
 from searchapp.models import document_id
-from searchapp.search.hits import Hits
+from searchapp.search.hits import Hits, Took
 from searchapp.spaces import Space
 from searchapp.vectors import Array
 from searchapp.wire import quote, received
@@ -31,6 +31,7 @@ MAX_NEIGHBOURS = 20
 MISFITS = 20
 
 CountTokens = Callable[[str], int]
+NO_TIME = Took(0.0, 0.0)
 
 
 class ContextPassage(NamedTuple):
@@ -52,6 +53,7 @@ class Context:
     passages: tuple[ContextPassage, ...]
     text: str
     tokens: int
+    took_ms: Took
 
     def __str__(self) -> str:
         return self.text
@@ -176,7 +178,7 @@ class _Chosen:
     span: Span
 
 
-def assemble(found: Sequence[Candidate], token_budget: int, count_tokens: CountTokens) -> Context:
+def assemble(found: Sequence[Candidate], token_budget: int, count_tokens: CountTokens, took: Took = NO_TIME) -> Context:
     """Put the best passages together, as many as fit.
 
     A passage whose neighbours do not fit stands without them; what overlaps in a document is one; what says the same as
@@ -210,7 +212,7 @@ def assemble(found: Sequence[Candidate], token_budget: int, count_tokens: CountT
         )
     text = _text(chosen)
     passages = tuple(ContextPassage(each.key, each.title, each.position, each.score, each.span.text) for each in chosen)
-    return Context(passages, text, count_tokens(text) if text else 0)
+    return Context(passages, text, count_tokens(text) if text else 0, took)
 
 
 def _is_repeated(candidate: Candidate, chosen: Iterable[_Chosen], embeddings: Sequence[Array]) -> bool:
