@@ -45,7 +45,7 @@ from searchapp.search import reranking
 from searchapp.search.answering import Alike, Answering, ByExamples, Given, Typed
 from searchapp.search.arrangement import Boost, Decay, arrangement, check_field
 from searchapp.search.context import PASSAGES, Context, check_budget, hits_for
-from searchapp.search.examples import Example, check_examples, sides_of
+from searchapp.search.examples import Example, check_examples, listed, sides_of
 from searchapp.search.explanation import Explanation
 from searchapp.search.hits import FacetCount, Facets, Hits
 from searchapp.search.hybrid import fusion as fused_by
@@ -457,6 +457,7 @@ class Client:
         """
         arranged = arrangement(passages, diversity, boost, group_by, group_size)
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout, arranged)
+        like, unlike = listed(like), listed(unlike)
         keys = check_examples(like, unlike, strategy, arranged)
         if keys:
             with self._transaction() as connection:

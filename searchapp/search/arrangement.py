@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,8 @@ MAX_PASSAGES = 100
 MAX_GROUP_SIZE = 1000
 # MMR chooses among so many of the best, or as many as are asked for; and so many of the nearest are boosted.
 CANDIDATES = 100
+# Between these no product or quotient of a boost runs over or under, which PostgreSQL calls an error.
+LEAST, MOST = 1e-100, 1e100
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Boost:
 
     *Source:* Craswell et al., Relevance weighting for query independent evidence, SIGIR 2005 (saturation).
 
-    :param field: of the metadata, with dots into objects; what has no number above 0 in it gets 0.
+    :param field: of the metadata, with dots into objects; of an array its first element counts; what has no number
+        above 0 in it gets 0.
     :param weight: its share of the score, over 0 and below 1; the rest is the similarity's, 1 - distance.
     :param pivot: the number that gives one half.
     :raises errors.InvalidInput: a value that cannot be.
@@ -43,7 +45,7 @@ class Decay:
     """What nearness to a date or a number in the metadata gives a hit: ``0.5 ** (how far / half_life)``.
 
     :param field: of the metadata, with dots into objects: a date in ISO 8601, in UTC where it has no time zone, or a
-        number; what has none gets 0.
+        number; of an array its first element counts; what has none gets 0.
     :param weight: its share of the score, over 0 and below 1; the rest is the similarity's, 1 - distance.
     :param half_life: how far away half is left: a duration for dates, a number for numbers.
     :param origin: from where: a datetime with a time zone, or a number; None: now, so that a hit decays with its age.
@@ -66,7 +68,7 @@ class Decay:
             raise errors.InvalidInput(
                 f"the origin of a decay is {self.origin}; give it a time zone, such as datetime.UTC"
             )
-        if not dated and not _is_finite(self.origin):
+        if not dated and not _is_number(self.origin):
             raise errors.InvalidInput(
                 f"the origin of a decay is {self.origin!r}; expected a number, or a half-life that is a timedelta"
             )
@@ -124,9 +126,10 @@ def arrangement(
     """
     _check_count("passages", passages, MAX_PASSAGES)
     _check_count("group_size", group_size, MAX_GROUP_SIZE)
-    if diversity is not None and not (_is_finite(diversity) and 0 <= diversity <= 1):
+    if diversity is not None and not (_is_number(diversity) and 0 <= diversity <= 1):
         raise errors.InvalidInput(f"diversity is {diversity!r}; expected 0, as near as can be, to 1, as diverse")
-    boosts = () if boost is None else (boost,) if isinstance(boost, (Boost, Decay)) else tuple(boost)
+    listed = () if boost is None else boost if isinstance(boost, Iterable) else (boost,)
+    boosts = tuple(listed)
     for each in boosts:
         if not isinstance(each, (Boost, Decay)):
             raise errors.InvalidInput(f"boost is {each!r}; expected searchapp.Boost(...) or searchapp.Decay(...)")
@@ -136,6 +139,8 @@ def arrangement(
         check_field(group_by)
         if boosts or diversity is not None or passages > 1:
             raise errors.InvalidInput("groups take neither a boost nor diversity nor several passages a hit")
+    else:
+        group_size = PLAIN.group_size  # which then says nothing
     return Arrangement(passages, None if diversity is None else float(diversity), boosts, group_by, group_size)
 
 
@@ -155,14 +160,14 @@ def _check_count(name: str, value: int, most: int) -> None:
 
 
 def _check_share(weight: float) -> None:
-    if not (_is_finite(weight) and 0 < weight < 1):
+    if not (_is_number(weight) and LEAST <= weight < 1):
         raise errors.InvalidInput(f"the weight is {weight!r}; expected a share of the score, over 0 and below 1")
 
 
 def _check_positive(what: str, value: Any) -> None:
-    if not (_is_finite(value) and value > 0):
-        raise errors.InvalidInput(f"{what} is {value!r}; expected over 0, and finite")
+    if not (_is_number(value) and value >= LEAST):
+        raise errors.InvalidInput(f"{what} is {value!r}; expected over 0, {LEAST} to {MOST}")
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MOST

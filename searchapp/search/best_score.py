@@ -77,7 +77,7 @@ def best_score_of(
     else:
         near = _near(scan, liked, wanted * SPARE)
         first = scored.best(_distinct(near)).select().cte().prefix_with("MATERIALIZED")
-        sure = _is_sure(near, first, wanted, scan.fetched(wanted * SPARE))
+        sure = _is_sure(liked, near, first, wanted)
         rest = scored.best(scan.chunks().where(not_(sure)))
         found = union_all(
             select(*first.c, false().label("exact")).where(sure), select(*rest.c, true().label("exact"))
@@ -165,15 +165,15 @@ def _distinct(near: CTE) -> Select[Any]:
     return select(*columns).ext(distinct_on(*columns[:2])).order_by(*columns[:2])
 
 
-def _is_sure(near: CTE, first: CTE, wanted: int, fetched: int) -> ColumnElement[bool]:
+def _is_sure(liked: CTE, near: CTE, first: CTE, wanted: int) -> ColumnElement[bool]:
     """Whether no other chunk can be among the best: so many documents score more than one would that is as near to an
     example as the last of its chunks.
 
-    :param fetched: how many chunks each example has, where the index did not end before.
+    How many chunks an example has says nothing: its own document's are among the index's candidates, and left out.
     """
-    last = select(func.max(near.c.distance).label("distance"), (func.count() >= literally(fetched)).label("full"))
-    each = last.group_by(near.c.place).subquery()
-    reached = select(func.min(each.c.distance).label("distance"), func.bool_and(each.c.full).label("full")).subquery()
+    each = select(func.max(near.c.distance).label("distance")).group_by(near.c.place).subquery()
+    full = func.count() == select(func.count()).select_from(liked).scalar_subquery()
+    reached = select(func.min(each.c.distance).label("distance"), full.label("full")).select_from(each).subquery()
     better = select(func.count()).where(first.c.score > _sigmoid(as_float("1") - reached.c.distance)).scalar_subquery()
     answer = select(and_(reached.c.full, better >= literally(wanted)).label("yes")).cte().prefix_with("MATERIALIZED")
     return func.coalesce(select(answer.c.yes).scalar_subquery(), false())

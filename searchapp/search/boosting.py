@@ -28,15 +28,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from searchapp.models import Document
-from searchapp.search.arrangement import CANDIDATES, Arrangement, Boost, Decay, arrangement
+from searchapp.search.arrangement import CANDIDATES, LEAST, MOST, Arrangement, Boost, Decay, arrangement
 from searchapp.search.filters import condition_of, path_to
 from searchapp.search.ladder import Scan
 from searchapp.search.lexical import as_float, is_document, ratio
 from searchapp.search.nearest import Chunks, candidates_near, check_vector
-from searchapp.search.request import check_limit, check_offset
+from searchapp.search.request import as_max_distance, check_limit, check_offset
 from searchapp.search.scored import best_of
 from searchapp.spaces import Space
 from searchapp.wire import Vector, literally
+
+# A date in ISO 8601, and its time zone.
+_DATE = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+)?(Z|[+-][0-9:]+)?\Z"
+_ZONE = r"[0-9](Z|[T ][0-9:.]+[+-][0-9:]+)\Z"
 
 
 def boosted(
@@ -66,6 +70,7 @@ def boosted(
     :raises errors.ModelMismatch: the vector's dimension is not the space's.
     :raises errors.InvalidInput, errors.InvalidFilter: a value that cannot be.
     """
+    as_max_distance(min_score, max_distance)  # which checks both
     return boosted_of(
         space,
         bindparam(None, check_vector(vector, space), Vector(space.vector_schema), unique=True),
@@ -128,28 +133,33 @@ def _value_of(boost: Boost | Decay) -> ColumnElement[float]:
         number = func.greatest(func.coalesce(_number(found), zero), zero)
         return ratio(number, number + as_float(repr(float(boost.pivot))))
     if isinstance(boost.half_life, dt.timedelta):
-        origin = func.now() if boost.origin is None else literally(boost.origin, TIMESTAMP(timezone=True))
-        away = _epoch(origin) - _epoch(_date(found))
+        given = boost.origin
+        origin = as_float(repr(given.timestamp())) if isinstance(given, dt.datetime) else _epoch(func.now())
+        away = origin - _epoch(_date(found))
     else:
         assert not isinstance(boost.origin, dt.datetime)  # as it checks itself
         away = _number(found) - as_float(repr(float(boost.origin or 0)))
-    # beyond a thousand half-lives nothing is left, which power() would call an error
-    halvings = func.least(ratio(func.abs(away), as_float(repr(float(boost.seconds)))), as_float("1000"))
+    # beyond 300 half-lives nothing is left, which power() would call an error
+    halvings = func.least(ratio(func.abs(away), as_float(repr(float(boost.seconds)))), as_float("300"))
     return func.coalesce(func.power(as_float("0.5"), halvings), zero)
 
 
 def _number(found: ColumnElement[Any]) -> ColumnElement[float]:
-    """A JSON value as a number of 64 bits; null where it is none, or has no place there."""
+    """A JSON value as a number of 64 bits, the largest and smallest cut; null where it is none."""
     number = cast(found, Numeric)
-    small = func.abs(number) < literal_column("1e300")
-    return case((func.jsonb_typeof(found) == literally("number"), case((small, cast(number, Double)))))
+    least, most = literal_column(repr(LEAST), Numeric), literal_column(repr(MOST), Numeric)
+    cut = cast(func.least(func.greatest(number, -most), most), Double)
+    value = case((func.abs(number) < least, as_float("0")), else_=cut)
+    return case((func.jsonb_typeof(found) == literally("number"), value))
 
 
 def _date(found: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A JSON value as a date, in UTC; null where it is none."""
+    """A JSON value as a date, in UTC where it has no time zone, whatever the session's is; null where it is none."""
     text = found.op("#>>", return_type=Text())(literal_column("'{}'"))
-    dated = and_(text.regexp_match(literally("^[0-9]{4}-")), func.pg_input_is_valid(text, literally("timestamp")))
-    return case((dated, cast(text, TIMESTAMP())))
+    zoned = case((text.regexp_match(literally(_ZONE)), text), else_=text.op("||")(literally("Z")))
+    kind = TIMESTAMP(timezone=True)
+    dated = and_(text.regexp_match(literally(_DATE)), func.pg_input_is_valid(zoned, literally("timestamptz")))
+    return case((dated, cast(zoned, kind)))
 
 
 def _epoch(date: ColumnElement[Any]) -> ColumnElement[float]:

@@ -16,12 +16,13 @@ def most_marginal(relevance: npt.NDArray[np.float64], embeddings: Array, diversi
     ``(1 - diversity) * relevance - diversity * its largest cosine with those chosen``, of equal ones the first.
 
     :param relevance: of each hit, best first, shape (n_hits,).
-    :param embeddings: of each hit, shape (n_hits, dimensions), not zero.
+    :param embeddings: of each hit, shape (n_hits, dimensions); one of zeros is like none.
     :param diversity: 0, which keeps the order, to 1.
     :param count: how many are chosen, or all.
     :return: their places.
     """
-    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    units = embeddings / np.where(lengths > 0, lengths, 1)
     likest = np.full(len(units), -np.inf)
     marginal = (1 - diversity) * relevance
     chosen: list[int] = []

@@ -110,7 +110,11 @@ def nearest_to_examples(
     :raises errors.ModelMismatch: a vector's dimension is not the space's.
     :raises errors.InvalidInput, errors.InvalidFilter: a value that cannot be; nothing to be like.
     """
+    like, unlike = listed(like), listed(unlike)
     check_examples(like, unlike, strategy)
+    scored = strategy == BEST_SCORE
+    threshold = as_max_distance(min_score, max_distance)  # which checks both
+    farthest = max_distance if scored else threshold
     options: dict[str, Any] = {
         "limit": check_limit(limit),
         "offset": check_offset(offset),
@@ -125,14 +129,13 @@ def nearest_to_examples(
         )
         for side in sides_of(like, unlike, space)
     )
-    distance = as_max_distance(None, max_distance)
     return nearest_to_sides(
         space,
         liked,
         unliked,
         strategy,
         min_score=None if min_score is None else literal(min_score, Double),
-        max_distance=None if distance is None else literal(distance, Double),
+        max_distance=None if farthest is None else literal(farthest, Double),
         **options,
     )
 
@@ -198,10 +201,9 @@ def check_examples(
         raise errors.InvalidInput(f"strategy is {strategy!r}; expected one of: {', '.join(STRATEGIES)}")
     if strategy == BEST_SCORE and arranged.by_vector_alone:
         raise errors.InvalidInput("groups and boosts go with the strategy average")
-    liked, unliked = _listed(like), _listed(unlike)
-    if not liked:
+    if not listed(like):
         raise errors.InvalidInput("there is nothing that hits are to be like; give one example at least")
-    return [check_key(each) for each in liked + unliked if isinstance(each, str)]
+    return [check_key(each) for each in listed(like) + listed(unlike) if isinstance(each, str)]
 
 
 def sides_of(
@@ -211,7 +213,7 @@ def sides_of(
 
     :raises errors.ModelMismatch, errors.InvalidInput: a vector that cannot be.
     """
-    return _examples(_listed(like), space), _examples(_listed(unlike), space)
+    return _examples(listed(like), space), _examples(listed(unlike), space)
 
 
 def _examples(listed: list[Any], space: Space) -> Examples:
@@ -221,12 +223,20 @@ def _examples(listed: list[Any], space: Space) -> Examples:
     return Examples(ids, np.array(vectors, np.float32).reshape(len(vectors), space.dimensions))
 
 
-def _listed(examples: Example | Sequence[Example]) -> list[Any]:
-    """Examples as a list, also a single one: a key, or a vector, which is made of numbers."""
+def listed(examples: Example | Sequence[Example]) -> list[Any]:
+    """Examples as a list, also a single one: a key, or a vector, which is made of numbers.
+
+    :raises errors.InvalidInput: what cannot be listed is no example.
+    """
     if isinstance(examples, str):
         return [examples]
-    listed = list(examples)  # type: ignore[arg-type]  # what cannot be listed is no example
-    return [examples] if listed and isinstance(listed[0], (int, float, np.number)) else listed
+    try:
+        each = list(examples)  # type: ignore[arg-type]  # which is found out so
+    except TypeError as exc:
+        raise errors.InvalidInput(
+            f"the examples are {examples!r}; expected a document's key, a vector, or a list of these"
+        ) from exc
+    return [examples] if each and isinstance(each[0], (int, float, np.number)) else each
 
 
 def embedding_of(space: Space, document: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -167,7 +167,8 @@ def _ranked(space: Space, by: str, rows: Any, groups: int, size: int) -> Select[
     ranked = select(nearest_groups.c.group, rank).subquery()
     # a document by its nearest passage, and once, though an array had a value twice
     best = (
-        select(*each.c, ranked.c.rank)
+        # the group's value is the one it was found by: 1 and 1.0 are equal
+        select(each.c.document_id, each.c.start, each.c.length, each.c.distance, ranked.c.group, ranked.c.rank)
         .join_from(each, ranked, ranked.c.group == each.c.group)
         .ext(distinct_on(ranked.c.rank, each.c.document_id))
         .order_by(ranked.c.rank, each.c.document_id, each.c.distance, each.c.start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,7 +166,7 @@ def as_max_distance(min_score: float | None, max_distance: float | None) -> floa
     0.25
     """
     for name, value in (("min_score", min_score), ("max_distance", max_distance)):
-        if value is not None and not (_is_number(value) and math.isfinite(value)):
+        if value is not None and not (_is_number(value) and abs(value) <= sys.float_info.max):
             raise errors.InvalidInput(f"{name} is {value!r}; expected a number")
     distances = [each for each in (max_distance, None if min_score is None else 1 - min_score) if each is not None]
     return float(min(distances)) if distances else None
