@@ -44,7 +44,7 @@ from searchapp.search import nearest as nearest_builder
 from searchapp.search import reranking
 from searchapp.search.answering import Alike, Answering, ByExamples, Given, Typed
 from searchapp.search.arrangement import Boost, Decay, arrangement, check_field
-from searchapp.search.context import PASSAGES, Context, check_budget, hits_for
+from searchapp.search.context import PASSAGES, Context, check_budget
 from searchapp.search.examples import Example, check_examples, listed, sides_of
 from searchapp.search.explanation import Explanation
 from searchapp.search.hits import FacetCount, Facets, Hits
@@ -529,9 +529,7 @@ class Client:
         check_query(query, mode)
         check_budget(token_budget, neighbours)
         arranged = arrangement(passages=PASSAGES)
-        asked = request(
-            hits_for(token_budget), 0, filter, False, min_score, max_distance, timeout, arrangement=arranged
-        )
+        asked = request(1, 0, filter, False, min_score, max_distance, timeout, arrangement=arranged)
         counter = self._token_counter if count_tokens is None else lambda _: count_tokens
         return self._answering.context(collection, Typed(query, mode, asked), neighbours, counter, token_budget)
 

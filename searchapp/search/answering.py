@@ -18,7 +18,7 @@ from searchapp.search import asking, highlighting, hybrid, reranking, trial
 from searchapp.search import cursor as cursors
 from searchapp.search import query as queries
 from searchapp.search.arrangement import CANDIDATES, Arrangement
-from searchapp.search.context import Context, CountTokens, assemble, candidates
+from searchapp.search.context import MOST, Context, CountTokens, assemble, candidates, passages_for
 from searchapp.search.cursor import Position
 from searchapp.search.diversity import most_marginal
 from searchapp.search.explanation import Explanation
@@ -229,11 +229,17 @@ class Answering:
         """
 
         def ask(space: Space) -> tuple[Context, bool]:
-            hits, found = self._page(collection, search, None, space)
-            started = time.perf_counter()
-            passages = candidates(self._reader, space, hits, neighbours, search.request.timeout)
-            took = Took(hits.took_ms.encode, hits.took_ms.database + milliseconds(started))
-            return assemble(passages, token_budget, counter(space), took), found
+            count, took = passages_for(space, token_budget, neighbours), Took(0.0, 0.0)
+            while True:
+                request = dataclasses.replace(search.request, limit=count)
+                hits, found = self._page(collection, dataclasses.replace(search, request=request), None, space)
+                started = time.perf_counter()
+                passages = candidates(self._reader, space, hits, count, neighbours, request.timeout)
+                took = Took(hits.took_ms.encode, took.database + hits.took_ms.database + milliseconds(started))
+                context, has_room = assemble(passages, token_budget, counter(space), took)
+                if not has_room or len(passages) < count or count == MOST:
+                    return context, found
+                count = min(2 * count, MOST)  # repeats and overlaps have left room for more
 
         return self._asked(collection, ask)
 

@@ -20,15 +20,16 @@ from searchapp.vectors import Array
 from searchapp.wire import quote, received
 
 # So many passages a document are candidates.
-PASSAGES = 5
-# Hits are looked up for passages of so many tokens, whatever these have; within bounds.
-SHORT_PASSAGE = 40
-LEAST_HITS, MOST_HITS = 10, 100
+PASSAGES = 3
+# A document that is one passage has so many tokens, as far as a model reads.
+WHOLE = 250
+# So many passages are looked up at first, in as many documents at most.
+LEAST, MOST = 10, 200
 # Passages whose embeddings have this cosine at least say the same.
 NEAR_REPEAT = 0.95
 MAX_NEIGHBOURS = 20
-# Where so many passages in a row do not fit, the budget is as good as used up.
-MISFITS = 20
+
+_BETWEEN = "\n\n"
 
 CountTokens = Callable[[str], int]
 NO_TIME = Took(0.0, 0.0)
@@ -114,37 +115,41 @@ def check_budget(token_budget: int, neighbours: int) -> None:
         raise errors.InvalidInput(f"neighbours is {neighbours!r}; expected 0 to {MAX_NEIGHBOURS}")
 
 
-def hits_for(token_budget: int) -> int:
-    """How many hits the passages of a context are taken from.
-
-    >>> hits_for(500), hits_for(2000), hits_for(100_000)
-    (12, 50, 100)
-    """
-    return min(max(token_budget // SHORT_PASSAGE, LEAST_HITS), MOST_HITS)
+def passages_for(space: Space, token_budget: int, neighbours: int) -> int:
+    """About how many passages fill a context, each with a neighbour of its own, if it has any; and some more."""
+    tokens = (space.chunking.tokens or WHOLE) * (2 if neighbours else 1)
+    return min(max(5 * token_budget // (4 * tokens), LEAST), MOST)
 
 
-def candidates(reader: Reader, space: Space, hits: Hits, neighbours: int, timeout: float | None) -> list[Candidate]:
-    """The passages of hits, each with its neighbours, best first: in one round trip.
+def candidates(
+    reader: Reader, space: Space, hits: Hits, count: int, neighbours: int, timeout: float | None
+) -> list[Candidate]:
+    """The best passages of hits, each with its neighbours, best first: in one round trip.
 
     :param hits: with several passages each.
+    :param count: how many passages.
     :param neighbours: how many chunks before and behind a passage are its neighbours.
     """
-    wanted = [(rank, hit, passage) for rank, hit in enumerate(hits) for passage in hit.passages]
+    # how much farther a passage is than its document's nearest, which has the hit's score
+    scored = [
+        (hit.score - (passage.distance - hit.passages[0].distance), rank, hit, passage)
+        for rank, hit in enumerate(hits)
+        for passage in hit.passages
+    ]
+    wanted = sorted(scored, key=lambda each: (-each[0], each[1], each[3].position))[:count]
     if not wanted:
         return []
-    ids = [document_id(space.collection_id, hit.key) for _, hit, _ in wanted]
-    positions = [passage.position for _, _, passage in wanted]
+    ids = [document_id(space.collection_id, hit.key) for _, _, hit, _ in wanted]
+    positions = [passage.position for *_, passage in wanted]
     rows = reader.fetch(_statement(space, neighbours), [ids, positions], timeout)
     found = []
     for place, start, text, first, embedding in rows:
-        rank, hit, passage = wanted[place - 1]
-        # how much farther it is than the document's nearest passage, which has the hit's score
-        score = hit.score - (passage.distance - hit.passages[0].distance)
+        score, rank, hit, passage = wanted[place - 1]
         alone, widened = Span(passage.start, passage.text), Span(start, text)
         found.append(
             Candidate(rank, hit.key, hit.title, passage.position, score, alone, widened, first, received(embedding))
         )
-    return sorted(found, key=lambda each: (-each.score, each.document, each.position))
+    return found
 
 
 def _statement(space: Space, neighbours: int) -> bytes:
@@ -163,6 +168,7 @@ CROSS JOIN LATERAL (
     AND n.position BETWEEN asked.position - {neighbours} AND asked.position + {neighbours}
 ) near
 JOIN searchapp_data.documents d ON d.collection_id = {space.collection_id} AND d.id = asked.document_id
+ORDER BY asked.place
 """.encode()
 
 
@@ -178,41 +184,59 @@ class _Chosen:
     span: Span
 
 
-def assemble(found: Sequence[Candidate], token_budget: int, count_tokens: CountTokens, took: Took = NO_TIME) -> Context:
+def assemble(
+    found: Sequence[Candidate], token_budget: int, count_tokens: CountTokens, took: Took = NO_TIME
+) -> tuple[Context, bool]:
     """Put the best passages together, as many as fit.
 
     A passage whose neighbours do not fit stands without them; what overlaps in a document is one; what says the same as
     another one is left out. Documents stand in the order of their best passages, these in that of the text.
 
     :param found: best first.
+    :return: the context, and whether more passages might fit.
     :raises errors.InvalidInput: no passage fits.
     """
-    tokens_of = lru_cache(None)(count_tokens)  # of one source: most stay as they are from one try to the next
+    tokens_of = lru_cache(None)(count_tokens)  # most sources stay as they are from one try to the next
+    between = count_tokens(_BETWEEN)
+
+    def added_up(chosen: Sequence[_Chosen]) -> int:
+        return sum(map(tokens_of, _sources(chosen))) + between * (len(chosen) - 1)
+
+    for measure in (added_up, lambda chosen: count_tokens(_text(chosen))):
+        chosen, misfits = _choose(found, token_budget, measure)
+        text = _text(chosen)
+        tokens = count_tokens(text) if text else 0
+        if tokens <= token_budget:  # else the tokenizer takes more for all than for the parts
+            break
+    passages = tuple(ContextPassage(each.key, each.title, each.position, each.score, each.span.text) for each in chosen)
+    return Context(passages, text, tokens, took), not misfits
+
+
+def _choose(
+    found: Sequence[Candidate], token_budget: int, measure: Callable[[Sequence[_Chosen]], int]
+) -> tuple[list[_Chosen], int]:
+    """The spans that fit, and how many passages did not."""
     chosen: list[_Chosen] = []
     embeddings: list[Array] = []
     shortest, misfits = math.inf, 0
     for each in found:
-        if misfits == MISFITS:
-            break
         if _is_repeated(each, chosen, embeddings):
             continue
         for span, position in ((each.widened, each.first), (each.alone, each.position)):
             new = _Chosen(each.document, each.key, each.title, position, each.score, span)
             tried = _with(chosen, new)
-            tokens = sum(map(tokens_of, _sources(tried)))
-            if tokens <= token_budget and count_tokens(_text(tried)) <= token_budget:
-                chosen, misfits = tried, 0
+            tokens = measure(tried)
+            if tokens <= token_budget:
+                chosen = tried
                 embeddings.append(each.embedding)
                 break
         else:
             shortest, misfits = min(shortest, tokens), misfits + 1
-    if found and not chosen:
+    if misfits and not chosen:
         raise errors.InvalidInput(
             f"no passage fits into {token_budget:,} tokens; the shortest that was found takes {shortest:,}"
         )
-    text = _text(chosen)
-    passages = tuple(ContextPassage(each.key, each.title, each.position, each.score, each.span.text) for each in chosen)
-    return Context(passages, text, count_tokens(text) if text else 0, took)
+    return chosen, misfits
 
 
 def _is_repeated(candidate: Candidate, chosen: Iterable[_Chosen], embeddings: Sequence[Array]) -> bool:
@@ -251,4 +275,4 @@ def _sources(chosen: Iterable[_Chosen]) -> list[str]:
 
 
 def _text(chosen: Iterable[_Chosen]) -> str:
-    return "\n\n".join(_sources(chosen))
+    return _BETWEEN.join(_sources(chosen))

@@ -126,23 +126,24 @@ def grouped_of(
             full = or_(full, full_by_wide)
         rest = ranked(everything.where(not_(full)).subquery(), exact=True)
         found = union_all(*parts, rest).subquery()
+    # how many they are at most, the planner would not know
+    shown = select(*found.c).where(found.c.rank > literally(offset)).order_by(found.c.rank, found.c.place)
+    hits = shown.limit(literally(limit * size)).subquery()
     statement = (
         select(
             Document.key,
             Document.title,
-            func.substring(Document.text, found.c.start + literal_column("1"), found.c.length).label("passage"),
+            func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length).label("passage"),
             Document.metadata_.label("metadata"),
-            found.c.distance,
-            found.c.exact,
-            found.c.group,
+            hits.c.distance,
+            hits.c.exact,
+            hits.c.group,
         )
-        .join_from(found, Document, is_document(space, found.c.document_id))
-        .order_by(found.c.rank, found.c.place)
+        .join_from(hits, Document, is_document(space, hits.c.document_id))
+        .order_by(hits.c.rank, hits.c.place)
         .add_cte(*scan.ctes, nest_here=True)
     )
-    if offset:
-        statement = statement.where(found.c.rank > literally(offset))
-    return statement if max_distance is None else statement.where(found.c.distance <= max_distance)
+    return statement if max_distance is None else statement.where(hits.c.distance <= max_distance)
 
 
 def _ranked(space: Space, by: str, rows: Any, groups: int, size: int) -> Select[Any]:
