@@ -41,6 +41,7 @@ BENCHMARKS = (
     *asking.BENCHMARKS,
     # last: the collections that it makes are beside no other benchmark's
     *filtering.BENCHMARKS,
+    asking.FACETS_OF_HALF,
 )
 
 

@@ -55,11 +55,11 @@ ROWS = (
     "examples",
     "diversity",
     "groups",
-    "facets",
     "context",
     "filter equality",
     "filter section",
     "filter range",
+    "facets",
 )
 POINTS = {
     "by rows": [
