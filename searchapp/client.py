@@ -49,7 +49,7 @@ from searchapp.search.examples import Example, check_examples, listed, sides_of
 from searchapp.search.explanation import Explanation
 from searchapp.search.hits import FacetCount, Facets, Hits
 from searchapp.search.hybrid import fusion as fused_by
-from searchapp.search.request import check_key, check_limit, check_mode, check_query, request
+from searchapp.search.request import TEXT, check_key, check_limit, check_mode, check_query, request
 from searchapp.search.reranking import Reranking
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
@@ -487,7 +487,7 @@ class Client:
         :raises errors.InvalidInput: a field or a number that cannot be.
         """
         check_field(field)
-        asked = request(first, 0, filter, timeout=timeout)
+        asked = request(check_limit(first, "first"), 0, filter, timeout=timeout)
         check_limit(limit)
         if query is not None:
             check_query(query, mode)
@@ -528,6 +528,8 @@ class Client:
         """
         check_query(query, mode)
         check_budget(token_budget, neighbours)
+        if mode == TEXT:
+            raise errors.InvalidInput("mode is 'text'; a context takes vector or hybrid")
         arranged = arrangement(passages=PASSAGES)
         asked = request(1, 0, filter, False, min_score, max_distance, timeout, arrangement=arranged)
         counter = self._token_counter if count_tokens is None else lambda _: count_tokens

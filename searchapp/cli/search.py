@@ -76,7 +76,7 @@ def search(
     arranged = options.parse_arrangement(passages, diversity, boost, decay, group_by, group_size)
     if explain and (jsonl or csv or cursor is not None or rerank is not None or arrangement(**arranged)):
         raise errors.InvalidInput(
-            "--explain takes --json, but no other form, no cursor, and nothing that arranges or reranks hits"
+            "--explain takes --json, but neither --jsonl nor --csv nor --cursor, nor what arranges or reranks hits"
         )
     wanted: dict[str, Any] = {
         "limit": limit,
@@ -151,11 +151,13 @@ def similar(
     }
     check_examples(keys, unlike or (), strategy, arrangement(**arranged))  # before the database is asked for anything
     request(**wanted)
-    several = len(keys) > 1 or bool(unlike)
-    if several and cursor is not None:
-        raise errors.InvalidInput("--cursor goes with a single KEY; with several there is --offset")
+    by_examples = len(keys) > 1 or bool(unlike) or strategy != AVERAGE
+    if by_examples and cursor is not None:
+        raise errors.InvalidInput(
+            "--cursor goes with a single KEY and the strategy average; with what else is asked there is --offset"
+        )
     with searchapp.connect() as db:
-        if several:
+        if by_examples:
             hits = db.search_by_examples(
                 keys, unlike or (), collection=collection, strategy=strategy, **wanted, **arranged
             )

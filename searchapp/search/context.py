@@ -197,7 +197,7 @@ def assemble(
     :raises errors.InvalidInput: no passage fits.
     """
     tokens_of = lru_cache(None)(count_tokens)  # most sources stay as they are from one try to the next
-    between = count_tokens(_BETWEEN)
+    between = count_tokens(_BETWEEN) - 2 * count_tokens("")  # a tokenizer may add marks to any text
 
     def added_up(chosen: Sequence[_Chosen]) -> int:
         return sum(map(tokens_of, _sources(chosen))) + between * (len(chosen) - 1)
@@ -271,7 +271,11 @@ def _with(chosen: Iterable[_Chosen], new: _Chosen) -> list[_Chosen]:
 
 
 def _sources(chosen: Iterable[_Chosen]) -> list[str]:
-    return [f"[{number}] {each.title or each.key}\n{each.span.text.strip()}" for number, each in enumerate(chosen, 1)]
+    """Each of them with its heading, which is one line whatever the title has."""
+    return [
+        f"[{number}] {' '.join((each.title or each.key).split())}\n{each.span.text.strip()}"
+        for number, each in enumerate(chosen, 1)
+    ]
 
 
 def _text(chosen: Iterable[_Chosen]) -> str:

@@ -122,7 +122,10 @@ class Hits(Sequence[Hit]):
     @property
     def groups(self) -> tuple[Group, ...]:
         """The hits by the values of a field, the nearest group first; only where these were asked for."""
-        pairs = groupby(zip(self.group_values, self.hits, strict=False), key=lambda pair: (type(pair[0]), pair[0]))
+        # 1 and 1.0 are one value in jsonb; 1 and true are one in Python alone
+        pairs = groupby(
+            zip(self.group_values, self.hits, strict=False), key=lambda pair: (isinstance(pair[0], bool), pair[0])
+        )
         return tuple(Group(value, tuple(hit for _, hit in members)) for (_, value), members in pairs)
 
     @overload

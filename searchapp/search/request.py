@@ -137,13 +137,14 @@ def check_mode(mode: str) -> str:
     return mode
 
 
-def check_limit(limit: int) -> int:
+def check_limit(limit: int, name: str = "limit") -> int:
     """Return a limit that can be.
 
+    :param name: what it is called where it was given.
     :raises errors.InvalidInput: it is below 1 or over 100,000.
     """
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
-        raise errors.InvalidInput(f"limit is {limit!r}; expected 1 to {MAX_LIMIT:,}")
+        raise errors.InvalidInput(f"{name} is {limit!r}; expected 1 to {MAX_LIMIT:,}")
     return limit
 
 

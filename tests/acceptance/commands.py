@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from searchapp import cli
+
 Done = subprocess.CompletedProcess[str]
 
 
@@ -39,6 +41,11 @@ def forbid_models(folder: Path) -> None:
     """Let every process that runs in this folder and loads a model fail: its modules are found before all others."""
     for name in ("sentence_transformers", "onnxruntime"):
         (folder / f"{name}.py").write_text("raise SystemExit('a model was loaded')\n")
+
+
+def call(*arguments: str) -> int:
+    """The exit code of the command in this process, where no model is loaded for it and no server asked."""
+    return cli._run(list(arguments), debug=False)
 
 
 def error_of(done: Done) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime as dt
 import io
 import json
 import os
@@ -33,7 +34,10 @@ DOCUMENTS = [
     Document("hat", 'A "blue",\r\nwoollen hat', "Hat, blue", {"kind": "clothes", "price": 19.99}),
     Document("cat\t1", f"A cat sat on {STEERING} the mat", f"Felix {STEERING}\nthe cat", {STEERING: [STEERING, None]}),
     Document(
-        "日本 🎉", "\ufeff社會科學院語學研究所\u2028\u202e", "'\"; DROP TABLE", {"kind": "naughty", "deep": {"a": [1]}}
+        "日本 🎉",
+        "\ufeff社會科學院語學研究所\u2028\u202e",
+        "'\"; DROP TABLE",
+        {"kind": "naughty", "deep": {"a": [1]}, "at": "2020-01-01"},
     ),
     # together more than a pipe holds
     *(
@@ -59,6 +63,12 @@ class Answers(NamedTuple):
     page: commands.Done
     explained: commands.Done
     explained_as_json: commands.Done
+    grouped: commands.Done
+    passages: commands.Done
+    boosted: commands.Done
+    diverse: commands.Done
+    refused: commands.Done
+    reranked_groups: commands.Done
     first_line: bytes
     said: bytes
 
@@ -82,11 +92,16 @@ def answers(url: str, tmp_path_factory: pytest.TempPathFactory) -> Answers:
         [*search, "--json", "--offset", "1", "--max-distance", "0.8", "--timeout", "30"],
         [*search, "--explain", "-n", "3", "--filter", json.dumps({STEERING: [STEERING, None]})],
         [*search, "--explain", "--json"],
+        [*search, "--json", "--group-by", "kind", "--group-size", "2", "-n", "5"],
+        [*search, "--json", "--passages", "2", "--exact", "-n", "100"],
+        [*search, "--json", "--boost", "price:0.3:10", "--decay", "at:0.2:3650d", "--exact", "-n", "100"],
+        [*search, "--json", "--diversity", "0.9", "-n", "4"],
+        [*search, "--boost", "price:0.3"],
+        [*search, "--rerank", "a-model", "--group-by", "kind"],
     ]
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(read_first_line, [*search, "--jsonl", "--limit", "100"], url, folder)
-        as_json, as_csv, page, explained, explained_as_json = commands.run_all(url, folder, calls)
-        return Answers(as_json, as_csv, page, explained, explained_as_json, *broken.result())
+        return Answers._make([*commands.run_all(url, folder, calls), *broken.result()])
 
 
 def read_first_line(arguments: list[str], url: str, folder: Path) -> tuple[bytes, bytes]:
@@ -185,6 +200,65 @@ def test_people_get_three_lines_a_hit_and_one_on_how_it_went(capsys: pytest.Capt
     assert len(lines) == 3 * 19 + 2
     assert not re.search(CONTROL, shown)
     assert not re.search(r"[ \t]$", shown, re.MULTILINE)
+
+
+def test_groups_are_told_beside_the_hits(answers: Answers) -> None:
+    assert (answers.grouped.returncode, answers.grouped.stderr) == (0, "")
+    told = json.loads(answers.grouped.stdout)
+    assert list(told)[:2] == ["hits", "groups"]
+    assert [hit for group in told["groups"] for hit in group["hits"]] == told["hits"]
+    assert {group["value"]: len(group["hits"]) for group in told["groups"]} == {"clothes": 2, "naughty": 1, "filler": 2}
+    assert all(hit["metadata"]["kind"] == group["value"] for group in told["groups"] for hit in group["hits"])
+    firsts = [group["hits"][0]["score"] for group in told["groups"]]
+    assert firsts == sorted(firsts, reverse=True)
+
+
+def test_several_passages_are_told_of_each_hit(answers: Answers) -> None:
+    assert (answers.passages.returncode, answers.passages.stderr) == (0, "")
+    texts = {each.key: each.text for each in DOCUMENTS}
+    for hit in json.loads(answers.passages.stdout)["hits"]:
+        assert len(hit["passages"]) == (2 if hit["metadata"].get("kind") == "filler" else 1)
+        assert (hit["passages"][0]["text"], hit["passages"][0]["distance"]) == (hit["passage"], hit["distance"])
+        for each in hit["passages"]:
+            assert list(each) == ["position", "start", "text", "distance"]
+            assert texts[hit["key"]][each["start"] :].startswith(each["text"])
+
+
+def test_boosts_and_decays_count_beside_the_similarity(answers: Answers) -> None:
+    assert (answers.boosted.returncode, answers.boosted.stderr) == (0, "")
+    hits = json.loads(answers.boosted.stdout)["hits"]
+    age = dt.datetime.now(dt.UTC) - dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    for hit in hits:
+        price, at = hit["metadata"].get("price", 0), hit["metadata"].get("at")
+        recent = 0.5 ** (age / dt.timedelta(days=3650)) if at else 0
+        expected = 0.5 * hit["vector_score"] + 0.3 * price / (price + 10) + 0.2 * recent
+        assert hit["score"] == pytest.approx(expected, abs=1e-4)
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    assert len(hits) == len(DOCUMENTS)
+
+
+def test_diverse_hits_are_not_all_alike(answers: Answers) -> None:
+    assert (answers.diverse.returncode, answers.diverse.stderr) == (0, "")
+    told = json.loads(answers.diverse.stdout)
+    assert told["hits"][0]["key"] == "shoes"
+    assert sum(hit["metadata"].get("kind") == "filler" for hit in told["hits"]) <= 1  # which are one as the other
+    assert (len(told["hits"]), told["cursor"]) == (4, None)
+
+
+def test_what_cannot_be_arranged_is_told_in_one_line(answers: Answers) -> None:
+    assert commands.error_of(answers.refused).startswith("--boost is 'price:0.3'; expected FIELD:WEIGHT:PIVOT")
+    assert "goes with neither groups nor diversity" in commands.error_of(answers.reranked_groups)
+
+
+def test_people_get_a_heading_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    values = ("clothes", "clothes", STEERING, True, 2.5, 2.5)
+    output.print_hits(dataclasses.replace(FOUND, hits=FOUND.hits[:6], group_values=values))
+    shown = capsys.readouterr().out
+    assert not re.search(CONTROL, shown)
+    lines = shown.split("\n")
+    headings = [line for line in lines[:-2] if not line.startswith(" ")]
+    assert (lines[0], len(headings), headings[2:]) == ("clothes", 4, ["true", "2.5"])
+    assert [lines[lines.index(each) + 1][:3] for each in headings] == [" 1.", " 3.", " 4.", " 5."]
 
 
 def test_a_closed_pipe_ends_it_quietly(answers: Answers) -> None:
