@@ -141,7 +141,7 @@ def candidates(
         return []
     ids = [document_id(space.collection_id, hit.key) for _, _, hit, _ in wanted]
     positions = [passage.position for *_, passage in wanted]
-    rows = reader.fetch(_statement(space, neighbours), [ids, positions], timeout)
+    rows = reader.fetch(statement_of_passages(space, neighbours), [ids, positions], timeout)
     found = []
     for place, start, text, first, embedding in rows:
         score, rank, hit, passage = wanted[place - 1]
@@ -152,7 +152,7 @@ def candidates(
     return found
 
 
-def _statement(space: Space, neighbours: int) -> bytes:
+def statement_of_passages(space: Space, neighbours: int) -> bytes:
     """For passages (documents ``$1``, positions ``$2``): ``place, start, text, first, embedding``, with neighbours."""
     schema = quote(space.vector_schema)
     return f"""

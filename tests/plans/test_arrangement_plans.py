@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 import searchapp
 from searchapp.client import Client
 from searchapp.models import document_id
+from searchapp.search import context
 from searchapp.search.answering import widened
 from searchapp.search.arrangement import arrangement
 from searchapp.search.asking import values_of
@@ -176,3 +177,23 @@ def test_builders_go_by_the_index(engine: Engine, space: Space) -> None:
         assert f"Index Scan using space_{space.id}_hnsw on chunks_{space.id}" in plan, name
         assert not re.search(r"Seq Scan on (chunks|documents)_\d+ .*actual", plan), plan
         assert 0 < read(plan, f"chunks_{space.id}") <= MOST_READ, plan
+
+
+def test_facets_read_the_documents_that_the_filter_keeps(engine: Engine, space: Space) -> None:
+    plan = explain(engine, searchapp.facets(space, "lang", filter={"views": 7}))
+    kept = DOCUMENTS // 90 + 1
+    assert f"documents_{space.collection_id}_metadata_idx" in plan
+    assert 0 < read(plan, f"documents_{space.collection_id}") <= kept, plan
+    assert "chunks" not in plan
+
+
+def test_a_context_is_looked_up_by_keys(engine: Engine, space: Space) -> None:
+    numbers = range(0, 1000, 20)
+    ids = [document_id(space.collection_id, f"{number:04}") for number in numbers]
+    with driver_of(engine) as driver:
+        statement = b"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + context.statement_of_passages(space, 1)
+        rows = psycopg.RawCursor(driver).execute(statement, [ids, [0] * len(ids)])
+        plan = "\n".join(row[0] for row in rows)
+    assert "Seq Scan" not in plan
+    assert read(plan, f"chunks_{space.id}") == 2 * len(numbers)
+    assert read(plan, f"documents_{space.collection_id}") == len(numbers)
