@@ -94,9 +94,9 @@ Decay = Annotated[
     list[str] | None,
     typer.Option(
         "--decay",
-        metavar="FIELD:WEIGHT:HALF_LIFE[:ORIGIN]",
-        help="A date whose nearness to now counts by WEIGHT, half of it after HALF_LIFE, such as 30d or 12h;"
-        " or a number's nearness to ORIGIN. Repeatable.",
+        metavar="FIELD:WEIGHT:HALF",
+        help="A date that counts by WEIGHT if it is now, and by half of it HALF away, such as 30d or 12h; a number with"
+        " FIELD:WEIGHT:HALF:ORIGIN. Repeatable.",
     ),
 ]
 GroupBy = Annotated[
@@ -141,7 +141,7 @@ def _boost(text: str) -> arranging.Boost:
 def _decay(text: str) -> arranging.Decay:
     field, *rest = text.split(":")
     if len(rest) not in {2, 3}:
-        raise errors.InvalidInput(f"--decay is {text!r}; expected FIELD:WEIGHT:HALF_LIFE, such as published:0.3:30d")
+        raise errors.InvalidInput(f"--decay is {text!r}; expected FIELD:WEIGHT:HALF, such as published:0.3:30d")
     weight, half_life = _number(rest[0], "--decay"), rest[1]
     if len(rest) == 3:
         return arranging.Decay(field, weight, _number(half_life, "--decay"), _number(rest[2], "--decay"))

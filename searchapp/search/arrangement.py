@@ -166,7 +166,7 @@ def _check_share(weight: float) -> None:
 
 def _check_positive(what: str, value: Any) -> None:
     if not (_is_number(value) and value >= LEAST):
-        raise errors.InvalidInput(f"{what} is {value!r}; expected over 0, {LEAST} to {MOST}")
+        raise errors.InvalidInput(f"{what} is {value!r}; expected a number over 0, {LEAST} to {MOST}")
 
 
 def _is_number(value: object) -> bool:

@@ -42,7 +42,7 @@ def test_boosts_and_decays_are_read(
         *((("--boost", f"stars:{value}:10"), "the weight is ") for value in ("0", "1", "-0.3", "nan", "inf")),
         *((("--boost", f"stars:0.3:{value}"), "the pivot of a boost is ") for value in ("0", "-1", "nan", "inf")),
         *(
-            (("--decay", value), f"--decay is {value!r}; expected FIELD:WEIGHT:HALF_LIFE")
+            (("--decay", value), f"--decay is {value!r}; expected FIELD:WEIGHT:HALF")
             for value in ("", "published", "published:0.3", "published:0.3:30:1:1")
         ),
         *(

@@ -95,7 +95,10 @@ def test_the_version_is_the_packages(run: Run) -> None:
     assert done.stdout == run("--version").stdout == f"searchapp {searchapp.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["ingest"], ["search"], ["delete"], ["tune"], ["collection", "create"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["ingest"], ["search"], ["delete"], ["tune"], ["collection", "create"], ["similar"], ["facets"], ["context"]],
+)
 def test_help_fits_a_terminal_and_says_what_each_option_is(run: Run, arguments: list[str]) -> None:
     done = run(*arguments, "--help", COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")

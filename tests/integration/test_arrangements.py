@@ -732,7 +732,7 @@ def test_a_weight_is_a_share(weight: Any) -> None:
 
 @pytest.mark.parametrize("pivot", [0, -1, NAN, INF, "1", None, True, 10**400, 5e-324])
 def test_a_pivot_is_over_zero(pivot: Any) -> None:
-    with pytest.raises(errors.InvalidInput, match=r"the pivot of a boost is .*; expected over 0"):
+    with pytest.raises(errors.InvalidInput, match=r"the pivot of a boost is .*; expected a number over 0"):
         searchapp.Boost("x", 0.5, pivot)
 
 
@@ -741,7 +741,7 @@ def test_a_pivot_is_over_zero(pivot: Any) -> None:
 )
 def test_a_half_life_is_over_zero(half_life: Any) -> None:
     origin = dt.datetime.now(dt.UTC) if isinstance(half_life, dt.timedelta) else 0
-    with pytest.raises(errors.InvalidInput, match=r"the half-life of a decay is .*; expected over 0"):
+    with pytest.raises(errors.InvalidInput, match=r"the half-life of a decay is .*; expected a number over 0"):
         searchapp.Decay("x", 0.5, half_life, origin)
 
 
