@@ -22,8 +22,9 @@ from searchapp import models
 from searchapp.evaluation import beir
 from searchapp.ingest import words
 from searchapp.ingest.documents import Document
+from searchapp.search.expressions import best_first, is_document
 from searchapp.search.hybrid import CANDIDATES
-from searchapp.search.lexical import Words, asked_for, best_first, is_document
+from searchapp.search.lexical import Words, asked_for
 from searchapp.search.nearest import candidates_near
 from searchapp.search.query import Query
 from searchapp.search.question import Question

@@ -77,7 +77,7 @@ def hit_as_json(hit: Hit) -> dict[str, Any]:
 
 def shown_value(value: Any) -> str:
     """A value of the metadata on one line: a text as it is, others as JSON."""
-    return one_line(value if isinstance(value, str) else json.dumps(value))
+    return one_line(showing.value_text(value))
 
 
 def print_explanation(explanation: Explanation, *, as_json: bool) -> None:
@@ -130,11 +130,14 @@ def _lines(console: Console, start: Text, hit: Hit) -> list[Text]:
 
     shown, beside = showing.heading(hit)
     title, key = Text(one_line(shown), style="bold"), Text(f"  {one_line(beside)}" if beside else "", style="dim")
-    passage = Text.assemble(
-        *((printable(text), "bold" if found else "") for text, found in showing.excerpt(hit, PASSAGE_LENGTH))
-    )
-    others = [Text(cut(one_line(each.text), PASSAGE_LENGTH)) for each in hit.passages if each.text != hit.passage]
-    lines = [passage, *others]
+    others = [each.text for each in hit.passages if each.text != hit.passage]
+    shown_passages = [hit, *(hit._replace(passage=text, highlights=()) for text in others)]
+    lines = [
+        Text.assemble(
+            *((printable(text), "bold" if found else "") for text, found in showing.excerpt(each, PASSAGE_LENGTH))
+        )
+        for each in shown_passages
+    ]
     if console.is_terminal:
         room = console.width - start.cell_len
         title.truncate(max(room - key.cell_len, 20), overflow="ellipsis")
@@ -178,18 +181,6 @@ def print_document(document: Document) -> None:
 def one_line(text: str) -> str:
     """The text on one line, as :func:`printable` makes it."""
     return printable(" ".join(text.split()))
-
-
-def cut(text: str, length: int) -> str:
-    """The beginning of a text, up to a space, and dots where there is more.
-
-    >>> cut("one two three", 9)
-    'one two ...'
-    """
-    if len(text) <= length:
-        return text
-    end = text.rfind(" ", 0, length + 1)
-    return f"{text[: end if end > 0 else length]} ..."
 
 
 def printable(text: str) -> str:

@@ -357,10 +357,10 @@ def diversified(rows: list[Row], question: Question) -> list[Row]:
     if question.mode == HYBRID:  # by ranks, scores are some hundredths
         relevance /= max(float(relevance.max()), 1e-9)
     place = question.columns.index("embedding")
-    sent = [row[place] for row in rows]
+    found = [None if row[place] is None else received(row[place]) for row in rows]
     # a document without a chunk is like nothing
-    nothing = np.zeros(next((len(received(each)) for each in sent if each is not None), 1), np.float32)
-    embeddings = np.array([nothing if each is None else received(each) for each in sent])
+    nothing = np.zeros(next((len(each) for each in found if each is not None), 1), np.float32)
+    embeddings = np.array([nothing if each is None else each for each in found])
     chosen = most_marginal(relevance, embeddings, diversity, request.offset + request.limit)
     return [rows[each] for each in chosen[request.offset :]]
 

@@ -26,8 +26,8 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from searchapp.models import Chunk
 from searchapp.search.arrangement import Arrangement
+from searchapp.search.expressions import as_float, ratio
 from searchapp.search.ladder import first_rung
-from searchapp.search.lexical import as_float, ratio
 from searchapp.search.nearest import Chunks, is_exact
 from searchapp.search.scored import best_of
 from searchapp.spaces import Space

@@ -21,7 +21,6 @@ from sqlalchemy import (
     cast,
     extract,
     func,
-    literal,
     literal_column,
     select,
 )
@@ -29,9 +28,9 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from searchapp.models import Document
 from searchapp.search.arrangement import CANDIDATES, LEAST, MOST, Arrangement, Boost, Decay, arrangement
+from searchapp.search.expressions import as_float, as_threshold, is_document, ratio
 from searchapp.search.filters import condition_of, path_to
 from searchapp.search.ladder import Scan
-from searchapp.search.lexical import as_float, is_document, ratio
 from searchapp.search.nearest import Chunks, candidates_near, check_vector
 from searchapp.search.request import as_max_distance, check_limit, check_offset
 from searchapp.search.scored import best_of
@@ -77,8 +76,8 @@ def boosted(
         limit=check_limit(limit),
         offset=check_offset(offset),
         condition=condition_of(filter, where, Document.metadata_, space.fields),
-        min_score=None if min_score is None else literal(min_score, Double),
-        max_distance=None if max_distance is None else literal(max_distance, Double),
+        min_score=as_threshold(min_score),
+        max_distance=as_threshold(max_distance),
         exact=exact,
         arranged=arrangement(boost=boost),
     )

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
-    Double,
     Select,
     Uuid,
     any_,
@@ -31,6 +30,7 @@ from searchapp import errors
 from searchapp.models import Chunk, Document, document_id
 from searchapp.search.arrangement import PLAIN, Arrangement
 from searchapp.search.best_score import best_score_of
+from searchapp.search.expressions import as_threshold
 from searchapp.search.filters import condition_of
 from searchapp.search.nearest import check_vector, nearest_to
 from searchapp.search.question import BEST_SCORE, STRATEGIES, Examples
@@ -72,7 +72,7 @@ def nearest_to_document(
         offset=check_offset(offset),
         condition=condition_of(filter, where, Document.metadata_, space.fields),
         without=Chunk.document_id == document,
-        max_distance=None if threshold is None else literal(threshold, Double),
+        max_distance=as_threshold(threshold),
         exact=exact,
     )
 
@@ -134,8 +134,8 @@ def nearest_to_examples(
         liked,
         unliked,
         strategy,
-        min_score=None if min_score is None else literal(min_score, Double),
-        max_distance=None if farthest is None else literal(farthest, Double),
+        min_score=as_threshold(min_score),
+        max_distance=as_threshold(farthest),
         **options,
     )
 

@@ -9,13 +9,10 @@ import numpy.typing as npt
 from sqlalchemy import (
     CTE,
     ColumnElement,
-    Double,
     Select,
     bindparam,
     false,
     func,
-    literal,
-    literal_column,
     not_,
     or_,
     select,
@@ -26,10 +23,10 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from searchapp.models import Document
 from searchapp.search.arrangement import arrangement
+from searchapp.search.expressions import as_threshold, is_document, shown
 from searchapp.search.facets import is_scalar
 from searchapp.search.filters import condition_of, path_to
 from searchapp.search.ladder import MAX_EF_SEARCH, first_rung, wide_rung
-from searchapp.search.lexical import is_document
 from searchapp.search.nearest import Chunks, check_vector, is_exact
 from searchapp.search.request import as_max_distance, check_limit
 from searchapp.spaces import Space
@@ -76,7 +73,7 @@ def grouped(
         limit=check_limit(limit),
         size=arranged.group_size,
         condition=condition_of(filter, where, Document.metadata_, space.fields),
-        max_distance=None if threshold is None else literal(threshold, Double),
+        max_distance=as_threshold(threshold),
         exact=exact,
     )
 
@@ -127,22 +124,10 @@ def grouped_of(
         rest = ranked(everything.where(not_(full)).subquery(), exact=True)
         found = union_all(*parts, rest).subquery()
     # how many they are at most, the planner would not know
-    shown = select(*found.c).where(found.c.rank > literally(offset)).order_by(found.c.rank, found.c.place)
-    hits = shown.limit(literally(limit * size)).subquery()
-    statement = (
-        select(
-            Document.key,
-            Document.title,
-            func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length).label("passage"),
-            Document.metadata_.label("metadata"),
-            hits.c.distance,
-            hits.c.exact,
-            hits.c.group,
-        )
-        .join_from(hits, Document, is_document(space, hits.c.document_id))
-        .order_by(hits.c.rank, hits.c.place)
-        .add_cte(*scan.ctes, nest_here=True)
-    )
+    page = select(*found.c).where(found.c.rank > literally(offset)).order_by(found.c.rank, found.c.place)
+    hits = page.limit(literally(limit * size)).subquery()
+    statement = shown(space, hits, hits.c.distance, hits.c.exact, hits.c.group)
+    statement = statement.order_by(hits.c.rank, hits.c.place).add_cte(*scan.ctes, nest_here=True)
     return statement if max_distance is None else statement.where(hits.c.distance <= max_distance)
 
 

@@ -23,7 +23,6 @@ from sqlalchemy import (
     case,
     cast,
     func,
-    literal,
     literal_column,
     select,
     true,
@@ -36,8 +35,9 @@ from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search import query as queries
 from searchapp.search.arrangement import PLAIN, Arrangement
+from searchapp.search.expressions import as_float, as_threshold, best_first, is_document, ratio
 from searchapp.search.filters import condition_of
-from searchapp.search.lexical import PIECE, After, Asked, Words, as_float, asked_for, best_first, is_document, ratio
+from searchapp.search.lexical import PIECE, After, Asked, Words, asked_for
 from searchapp.search.nearest import candidates_near, check_vector
 from searchapp.search.passages import more_columns
 from searchapp.search.request import check_limit, check_offset
@@ -137,8 +137,8 @@ def hybrid(
         candidates=candidates,
         condition=condition_of(filter, where, Document.metadata_, space.fields),
         fusion=fusion(method, weights),
-        min_score=None if min_score is None else literal(min_score, Double),
-        max_distance=None if max_distance is None else literal(max_distance, Double),
+        min_score=as_threshold(min_score),
+        max_distance=as_threshold(max_distance),
         exact=exact,
     )
     names = ("key", "title", "passage", "metadata", "distance", "exact", "score", "text_score")

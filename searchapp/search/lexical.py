@@ -41,6 +41,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, array
 from searchapp import errors
 from searchapp.models import Chunk, Collection, Document, Posting, term_counts
 from searchapp.search import query as queries
+from searchapp.search.expressions import as_float, as_threshold, best_first, is_document, ratio
 from searchapp.search.filters import condition_of
 from searchapp.search.request import check_limit, check_offset
 from searchapp.spaces import Space
@@ -88,7 +89,7 @@ def words(
         limit=check_limit(limit),
         offset=check_offset(offset),
         condition=condition_of(filter, where, Document.metadata_, space.fields),
-        min_score=None if min_score is None else literal(min_score, Double),
+        min_score=as_threshold(min_score),
     )
     names = ("key", "title", "passage", "metadata", "score")
     return statement.with_only_columns(*(statement.selected_columns[name] for name in names))
@@ -253,11 +254,6 @@ class Words:
         return statement.join(Document, is_document(self._space, scored.c.document_id)).where(self.condition)
 
 
-def best_first(scored: Any) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """The order of rows of ``score, document_id``, which is always the same."""
-    return scored.c.score.desc(), scored.c.document_id
-
-
 def _score_at(scored: Any, place: int) -> ColumnElement[float]:
     """The score of the hit at a place, from 1; null where there are fewer."""
     scores = select(scored.c.score).order_by(scored.c.score.desc())
@@ -369,11 +365,6 @@ def check_words(space: Space) -> None:
         )
 
 
-def is_document(space: Space, document_id: Any) -> ColumnElement[bool]:
-    """Whether a row of documents is the one of that id."""
-    return and_(Document.id == document_id, Document.collection_id == literally(space.collection_id))
-
-
 def language_of(space: Space) -> ColumnElement[Any]:
     """What a collection's words are read by."""
     return cast(literally(space.language, Text()), REGCONFIG)
@@ -424,13 +415,3 @@ def _phrases_found(space: Space, phrases: ColumnElement[Any]) -> Subquery:
         .where(or_(candidates.c.phrase.regexp_match(literal_column("'^[[:alnum:]]+$'")), stands))
         .subquery()
     )
-
-
-def as_float(number: str) -> ColumnElement[float]:
-    """A constant; a bare decimal is numeric, and over three times as slow."""
-    return literal_column(f"{number}::float8", Double)
-
-
-def ratio(one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[float]:
-    """One divided by the other, without SQLAlchemy's cast, which makes numeric of it."""
-    return one.op("/", precedence=8, return_type=Double())(other)

@@ -14,15 +14,11 @@ import numpy.typing as npt
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     ColumnElement,
-    Double,
     Select,
     and_,
     bindparam,
     cast,
-    func,
     inspect,
-    literal,
-    literal_column,
     not_,
     or_,
     select,
@@ -33,6 +29,7 @@ from sqlalchemy.types import Float
 from searchapp import errors
 from searchapp.models import Chunk, Document
 from searchapp.search.arrangement import PLAIN, Arrangement, arrangement
+from searchapp.search.expressions import as_threshold, is_document, shown
 from searchapp.search.filters import condition_of
 from searchapp.search.ladder import Scan, approximately, exact_is_as_fast, exactly
 from searchapp.search.passages import more_columns
@@ -87,7 +84,7 @@ def nearest(
     limits: dict[str, Any] = {
         "limit": check_limit(limit),
         "offset": check_offset(offset),
-        "max_distance": None if threshold is None else literal(threshold, Double),
+        "max_distance": as_threshold(threshold),
         "exact": exact,
     }
     if isinstance(target, Space):
@@ -125,20 +122,8 @@ def nearest_to(
     scan = Chunks(space, vector, condition, without)
     exact = exact or is_exact(space, limit + offset, filtered=condition is not None)
     hits = _hits(scan, limit + offset, exact) if after is None else _hits_after(scan, limit, after)
-    text = func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length)
-    statement = select(
-        Document.key,
-        Document.title,
-        text.label("passage"),
-        Document.metadata_.label("metadata"),
-        hits.c.distance,
-        hits.c.exact,
-        *more_columns(space, hits.c.document_id, scan.exact_distance(), arranged),
-    ).join_from(
-        hits,
-        Document,
-        and_(Document.id == hits.c.document_id, Document.collection_id == literally(space.collection_id)),
-    )
+    more = more_columns(space, hits.c.document_id, scan.exact_distance(), arranged)
+    statement = shown(space, hits, hits.c.distance, hits.c.exact, *more)
     if after is not None:
         statement = statement.where(or_(hits.c.distance > after.distance, Document.key > after.key))
     return _page(statement, scan, hits, [Document.key], limit, offset, max_distance)
@@ -280,9 +265,7 @@ class Chunks(Scan):
         if self._without is not None:
             statement = statement.where(not_(self._without))
         if self._condition is not None:
-            collection_id = literally(self._space.collection_id)
-            on = and_(Document.id == Chunk.document_id, Document.collection_id == collection_id)
-            statement = statement.join(Document, on).where(self._condition)
+            statement = statement.join(Document, is_document(self._space, Chunk.document_id)).where(self._condition)
         return statement
 
     def distance(self) -> ColumnElement[float]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Subquery, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, Subquery, select
 
-from searchapp.models import Document
 from searchapp.search.arrangement import Arrangement
-from searchapp.search.lexical import best_first, is_document
+from searchapp.search.expressions import best_first, shown
 from searchapp.search.passages import more_columns
 from searchapp.spaces import Space
 from searchapp.wire import literally
@@ -40,17 +39,5 @@ def best_of(
     if max_distance is not None:
         best = best.where(scored.c.distance <= max_distance)
     hits = best.subquery()
-    return (
-        select(
-            Document.key,
-            Document.title,
-            func.substring(Document.text, hits.c.start + literal_column("1"), hits.c.length).label("passage"),
-            Document.metadata_.label("metadata"),
-            hits.c.distance,
-            hits.c.exact,
-            hits.c.score,
-            *more_columns(space, hits.c.document_id, distance, arranged),
-        )
-        .join_from(hits, Document, is_document(space, hits.c.document_id))
-        .order_by(*best_first(hits))
-    )
+    more = more_columns(space, hits.c.document_id, distance, arranged)
+    return shown(space, hits, hits.c.distance, hits.c.exact, hits.c.score, *more).order_by(*best_first(hits))
