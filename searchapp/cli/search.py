@@ -175,7 +175,9 @@ def facets(
         str | None,
         typer.Option("--query", metavar="TEXT", help="Count in the first hits of this search, not in all documents."),
     ] = None,
-    first: Annotated[int, typer.Option("--first", metavar="N", help="In how many hits, with --query.")] = 100,
+    first: Annotated[
+        int | None, typer.Option("--first", metavar="N", help="In how many hits, with --query (default 100).")
+    ] = None,
     mode: options.Mode = None,
     timeout: options.Timeout = None,
     json: options.Json = False,

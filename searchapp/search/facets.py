@@ -73,7 +73,8 @@ def _counted(documents: Any, field: str, limit: int) -> Select[Any]:
     value = of_path if "." in field else metadata.op("->")(name)
     each = select(value.label("value")).select_from(documents).subquery()
     count = func.count().label("documents")
-    whole = select(each.c.value, count).where(each.c.value.is_not(None)).group_by(each.c.value).subquery()
+    whole = select(each.c.value, count).group_by(each.c.value).subquery()
+    # of null, where the field is not there, there are none
     elements = func.jsonb_path_query(whole.c.value, cast(literally("$[*]"), JSONPATH), type_=JSONB).label("value")
     element = select(elements).correlate(whole).distinct().lateral()
     documents_of = cast(func.sum(whole.c.documents), BigInteger).label("documents")
