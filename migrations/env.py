@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 from alembic import context
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
@@ -23,23 +24,6 @@ LOCK_WAIT_SECONDS = 600
 LOCK_TIMEOUT = "5s"  # how long a statement may wait for a table before it gives way to the application
 
 SET_LOCK_TIMEOUT = f"SET lock_timeout = '{LOCK_TIMEOUT}'"
-# CREATE SCHEMA IF NOT EXISTS would ask for the right to create one where an administrator has made it already.
-CREATE_SCHEMA = f"""
-DO $$
-BEGIN
-  IF to_regnamespace('{models.SCHEMA}') IS NULL THEN
-    CREATE SCHEMA {models.SCHEMA};
-  END IF;
-EXCEPTION WHEN insufficient_privilege THEN
-  IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'vector') THEN
-    RAISE EXCEPTION 'role % may not create schemas in this database; ask an administrator to run: '
-      'CREATE SCHEMA {models.SCHEMA} AUTHORIZATION %', current_user, quote_ident(current_user) USING ERRCODE = 'SA012';
-  END IF;
-  RAISE EXCEPTION 'role % may create neither extensions nor schemas in this database; ask an administrator to run: '
-    'CREATE EXTENSION vector; CREATE SCHEMA {models.SCHEMA} AUTHORIZATION %', current_user, quote_ident(current_user)
-    USING ERRCODE = 'SA011';
-END $$
-"""
 # Alembic compares a column's type by its name, and finds that of a vector only in the search path.
 FIND_VECTOR = """
 SELECT set_config('search_path', concat_ws(', ', quote_ident(n.nspname), 'public'), false)
@@ -102,8 +86,10 @@ def _ask(connection: Connection, statement: str) -> Any:
 def session(connection: Connection) -> Iterator[None]:
     """Set what migrations need of the session; afterwards it is as before, whatever happened."""
     default = connection.dialect.default_schema_name
+    driver = database.driver_of(connection)
     # Alembic takes the default schema's tables for nameless ones; a role's search_path may make ours the default.
     connection.dialect.default_schema_name = "public"
+    driver.add_notice_handler(warn)
     try:
         connection.exec_driver_sql(SET_LOCK_TIMEOUT)
         connection.exec_driver_sql(FIND_VECTOR)
@@ -111,10 +97,17 @@ def session(connection: Connection) -> Iterator[None]:
         yield
     finally:
         connection.dialect.default_schema_name = default
+        driver.remove_notice_handler(warn)
         connection.rollback()
         connection.exec_driver_sql("RESET lock_timeout")
         connection.exec_driver_sql("RESET search_path")
         connection.commit()
+
+
+def warn(told: psycopg.errors.Diagnostic) -> None:
+    """Pass on what the server warns of, such as what this role may not do."""
+    if told.severity_nonlocalized == "WARNING":
+        logger.warning("%s", told.message_primary)
 
 
 def migrate(connection: Connection) -> None:
@@ -141,10 +134,13 @@ def script() -> None:
 
 
 def run() -> None:
-    """Run the migrations in one transaction, online and offline alike."""
+    """Run the migrations in one transaction, online and offline alike; then give all that is there its rights."""
     with context.begin_transaction():
-        context.execute(CREATE_SCHEMA)
+        context.execute(schema.create_schemas(models.SCHEMA))
         context.run_migrations()
+        if "destination_rev" in context.get_context().opts:  # a check changes nothing
+            for statement in (*schema.standing("roles"), *schema.standing("rights")):
+                context.execute(statement)
 
 
 if context.is_offline_mode():

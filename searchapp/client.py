@@ -38,6 +38,7 @@ from searchapp.ingest.embedded import Embedded, Rows, check_lengths
 from searchapp.ingest.ingestion import Ingestion, Progress, Summary
 from searchapp.ingest.objects import Objects
 from searchapp.ingest.readers import Source, open_source
+from searchapp.roles import OWNER, READER, WRITER, needs
 from searchapp.search import documents as document_builder
 from searchapp.search import facets as facet_builder
 from searchapp.search import nearest as nearest_builder
@@ -70,6 +71,8 @@ class Maintained:
 
 class Client:
     """A handle on one database. Every call takes the collection's name; none keeps state but the loaded models.
+
+    Each call needs one of three roles, which its error says where it is refused (errors.PermissionDenied).
 
     Safe for several threads, unless it was made with a connection.
     """
@@ -109,6 +112,7 @@ class Client:
 
     # Putting in and taking out
 
+    @needs(WRITER)
     def ingest(
         self,
         documents: Iterable[Any],
@@ -141,6 +145,7 @@ class Client:
         run = self._ingestion(lambda: destination.open(model, chunk_tokens), on_rejected, on_progress)
         return run.run(_rows(documents), prune=prune, yes=yes)
 
+    @needs(WRITER)
     def load_vectors(
         self,
         documents: Iterable[Any],
@@ -176,6 +181,7 @@ class Client:
         run = self._ingestion(lambda: destination.open_for(model, rows.dimensions), on_rejected, on_progress)
         return run.run(rows, prune=prune, yes=yes)
 
+    @needs(READER)
     def get(self, key: str, *, collection: str) -> Document | None:
         """The document of that key, or None."""
         with self._transaction() as connection:
@@ -187,6 +193,7 @@ class Client:
             return None
         return Document(key=row.key, title=row.title, text=row.text, metadata=row.metadata)
 
+    @needs(WRITER)
     def delete(
         self,
         keys: Iterable[str] | None = None,
@@ -214,6 +221,7 @@ class Client:
                 spaces.refresh_statistics(connection, space, deleted)
         return deleted
 
+    @needs(READER)
     def count(self, *, collection: str, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents a collection has, or how many of them a filter keeps."""
         with self._transaction() as connection:
@@ -222,6 +230,7 @@ class Client:
 
     # Asking
 
+    @needs(READER)
     def search(
         self,
         query: str,
@@ -299,6 +308,7 @@ class Client:
         typed = Typed(query, mode, asked, fused, highlight, reranking=reranked)
         return self._answering.ask(collection, typed, cursor)
 
+    @needs(READER)
     def search_many(
         self,
         queries: Sequence[str],
@@ -332,6 +342,7 @@ class Client:
         fused = fused_by(fusion, weights)
         return self._answering.ask_many(collection, [Typed(query, mode, asked, fused) for query in queries])
 
+    @needs(READER)
     def search_by_vector(
         self,
         vector: npt.ArrayLike,
@@ -365,6 +376,7 @@ class Client:
         check = partial(_check_vector, vector, model)
         return self._answering.ask(collection, Given(check, nearest_builder.as_floats(vector).tobytes(), asked), cursor)
 
+    @needs(READER)
     def search_many_by_vector(
         self,
         vectors: npt.ArrayLike,
@@ -389,6 +401,7 @@ class Client:
         given = Given(partial(nearest_builder.check_vectors, vectors), b"", asked)
         return self._answering.ask_many_by_vector(collection, given)
 
+    @needs(READER)
     def similar(
         self,
         key: str,
@@ -423,6 +436,7 @@ class Client:
                 document_builder.check_there(connection, self._find(connection, collection), [key])
         return hits
 
+    @needs(READER)
     def search_by_examples(
         self,
         like: Example | Sequence[Example],
@@ -464,6 +478,7 @@ class Client:
                 document_builder.check_there(connection, self._find(connection, collection), keys)
         return self._answering.ask(collection, ByExamples(partial(sides_of, like, unlike), strategy, asked))
 
+    @needs(READER)
     def facets(
         self,
         field: str,
@@ -472,7 +487,7 @@ class Client:
         limit: int = 20,
         filter: Mapping[str, Any] | None = None,
         query: str | None = None,
-        first: int = 100,
+        first: int | None = None,
         mode: str | None = None,
         timeout: float | None = None,
     ) -> Facets:
@@ -482,24 +497,27 @@ class Client:
             elements, one without the field for none.
         :param limit: how many values, the most frequent first.
         :param query: None: everything is counted that the filter matches, else the first hits of this search.
-        :param first: of how many hits, with a query.
+        :param first: of how many hits, with a query; None: 100.
         :param mode: of the query, as of :meth:`search`.
         :raises errors.InvalidInput: a field or a number that cannot be.
         """
         check_field(field)
-        asked = request(check_limit(first, "first"), 0, filter, timeout=timeout)
+        counted = 100 if first is None else check_limit(first, "first")
+        asked = request(counted, 0, filter, timeout=timeout)
         check_limit(limit)
         if query is not None:
             check_query(query, mode)
             counts = self._answering.facets(collection, Typed(query, mode, asked), field, limit)
-            return Facets(field, counts, first)
-        if mode is not None:
-            raise errors.InvalidInput("a mode goes with a query; without one all documents are counted")
+            return Facets(field, counts, counted)
+        for name, given in (("mode", mode), ("first", first)):
+            if given is not None:
+                raise errors.InvalidInput(f"{name} goes with a query; without one all documents are counted")
         space = self.space(collection)
         statement = facet_builder.facets(space, field, limit=limit, filter=filter)
         rows = self._reader.fetch(as_text(statement).encode(), [], timeout)
         return Facets(field, tuple(FacetCount(*row) for row in rows), None)
 
+    @needs(READER)
     def context(
         self,
         query: str,
@@ -535,6 +553,7 @@ class Client:
         counter = self._token_counter if count_tokens is None else lambda _: count_tokens
         return self._answering.context(collection, Typed(query, mode, asked), neighbours, counter, token_budget)
 
+    @needs(READER)
     def explain(
         self,
         query: str,
@@ -558,6 +577,7 @@ class Client:
         asked = request(limit, offset, filter, exact, min_score, max_distance, timeout)
         return self._answering.explain(collection, Typed(query, mode, asked, fused_by(fusion, weights)))
 
+    @needs(READER)
     def explain_by_vector(
         self,
         vector: npt.ArrayLike,
@@ -577,6 +597,7 @@ class Client:
 
     # Looking after
 
+    @needs(READER)
     def space(self, collection: str) -> Space:
         """The active space of a collection, which builders such as ``searchapp.nearest`` take."""
         with self._transaction() as connection:
@@ -584,6 +605,7 @@ class Client:
         self._spaces[collection] = space
         return space
 
+    @needs(READER)
     def collections(self) -> list[CollectionInfo]:
         """All collections, by name."""
         with self._transaction() as connection:
@@ -594,11 +616,13 @@ class Client:
                     found.append(spaces.describe(connection, self._find(connection, name)))
             return found
 
+    @needs(READER)
     def describe(self, collection: str) -> CollectionInfo:
         """What a collection holds and how it was made."""
         with self._transaction() as connection:
             return spaces.describe(connection, self._find(connection, collection))
 
+    @needs(WRITER)
     def create_collection(
         self,
         collection: str,
@@ -625,6 +649,7 @@ class Client:
         described = self._registry.model(model or weights.DEFAULT)
         return self._create(collection, read_as, described, chunking_for(chunk_tokens, described), declared)
 
+    @needs(WRITER)
     def make_words(
         self,
         collection: str,
@@ -648,6 +673,7 @@ class Client:
         self._vacuum_words(space)
         return made
 
+    @needs(OWNER)
     def add_field(self, collection: str, name: str, type: str) -> None:
         """Declare a field of a collection: filters on it are the faster by an index, which is made first.
 
@@ -657,7 +683,7 @@ class Client:
         :param name: as in a filter, with dots into objects: ``author.name``.
         :param type: of its values: ``number``, ``text`` or ``date``; a filter finds values of other types without it.
         :raises errors.InvalidInput: an unknown type; the field is declared already.
-        :raises errors.PermissionDenied: this role does not own the tables.
+        :raises errors.PermissionDenied: this role is no member of searchapp_owner.
         """
         field = declare(name, type)
         with self._maintaining("add_field") as (connection, concurrently):
@@ -665,17 +691,19 @@ class Client:
             schema = self._ready(connection)
             maintenance.add_field(connection, collection, field, schema, concurrently=concurrently)
 
+    @needs(OWNER)
     def drop_field(self, collection: str, name: str) -> None:
         """Take the declaration of a field back, with its index; filters on it go on working.
 
         :raises errors.InvalidInput: it is not declared.
-        :raises errors.PermissionDenied: this role does not own the tables.
+        :raises errors.PermissionDenied: this role is no member of searchapp_owner.
         """
         with self._maintaining("drop_field") as (connection, concurrently):
             _check_askable(collection)
             schema = self._ready(connection)
             maintenance.drop_field(connection, collection, name, schema, concurrently=concurrently)
 
+    @needs(WRITER)
     def drop_collection(self, collection: str) -> None:
         """Drop a collection with all its documents.
 
@@ -686,17 +714,19 @@ class Client:
         with self._transaction() as connection:
             self._ready(connection)
             maintenance.retire(connection, collection)
-        if self._engine is not None:
-            try:
-                if not self._drop_retired():
-                    logger.info(
-                        "the collection is gone; another process gives its room back, or: searchapp db maintain"
-                    )
-            except errors.DatabaseError as exc:
-                logger.warning(
-                    "the collection is gone, its room not given back yet (%s); run: searchapp db maintain", exc
-                )
+            owner = maintenance.owns_tables(connection)
+        if self._engine is None:
+            return
+        if not owner:
+            logger.info("the collection is gone; its room is given back by the owner's: searchapp db maintain")
+            return
+        try:
+            if not self._drop_retired():
+                logger.info("the collection is gone; another process gives its room back, or: searchapp db maintain")
+        except errors.DatabaseError as exc:
+            logger.warning("the collection is gone, its room not given back yet (%s); run: searchapp db maintain", exc)
 
+    @needs(OWNER)
     def maintain(self) -> Maintained:
         """Drop what is retired, make the indexes that are missing, count the words anew."""
         dropped = self._drop_retired()
@@ -714,6 +744,7 @@ class Client:
                     self._vacuum_words(space)
         return Maintained(dropped, tuple(indexed))
 
+    @needs(WRITER)
     def tune(
         self, collection: str, *, recall: float = 0.99, on_measured: Callable[[Measured], None] | None = None
     ) -> Tuned:
@@ -728,6 +759,7 @@ class Client:
         space = self.space(collection)
         return tuning.tune(self._transaction, self._reader, space, recall=recall, on_measured=on_measured)
 
+    @needs(WRITER)
     def evaluate(
         self,
         folder: str | Path,
@@ -785,6 +817,7 @@ class Client:
             self._transaction, self._answering, self.space(name), dataset, mode, on_asked or (lambda _: None)
         )
 
+    @needs(READER)
     def compare(self, one: int, other: int) -> Comparison:
         """Compare two runs of :meth:`evaluate` on the same data, the other against the one.
 
@@ -863,6 +896,12 @@ class Client:
     def _find(self, connection: Connection, collection: str) -> Space:
         _check_askable(collection)
         return spaces.find(connection, collection, self._ready(connection))
+
+    def _user(self) -> str:
+        """The role that this handle connects as."""
+        source = self._connection if self._engine is None else self._engine
+        assert source is not None
+        return database.user_of(source)
 
     def _encoder(self, space: Space) -> Encoder:
         encoder = self._registry.encoder(space.model)

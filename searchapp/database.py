@@ -25,7 +25,7 @@ from searchapp import errors
 from searchapp.wire import JsonLoader
 
 # The migration that this code is written for; a test compares it with migrations/versions.
-REVISION = "0004"
+REVISION = "0007"
 MINIMUM_POSTGRESQL = 16
 # 0.8.2 mends CVE-2026-3172, a buffer overflow in parallel HNSW builds.
 MINIMUM_PGVECTOR = (0, 8, 2)
@@ -305,6 +305,8 @@ def translate(exc: psycopg.Error) -> errors.DatabaseError:
         advice = "the server's /dev/shm is too small (docker run --shm-size)"
     if kind is errors.DatabaseUnavailable and (state or refused):
         advice = "try again in a moment"
+    if state == "42501":
+        return errors.PermissionDenied(f"{words}; {advice}", reason=words)
     return kind(f"{words}; {advice}" if advice else words)
 
 
@@ -520,6 +522,14 @@ def driver_of(connection: Connection) -> psycopg.Connection[Any]:
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver
+
+
+def user_of(source: Engine | Connection) -> str:
+    """The role that a connection was opened as."""
+    if isinstance(source, Connection):
+        return driver_of(source).info.user
+    with translated(), source.connect() as connection:
+        return driver_of(connection).info.user
 
 
 def near(name: str, names: list[str]) -> str:

@@ -175,7 +175,14 @@ class DatabaseTooNew(DatabaseError):
 
 
 class PermissionDenied(DatabaseError):
-    """The role lacks a right."""
+    """The role lacks a right.
+
+    :param reason: what PostgreSQL said, where one of our roles has that right; None: the message says all.
+    """
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class LockNotAvailable(DatabaseError):

@@ -37,6 +37,17 @@ def retire(connection: Connection, name: str) -> None:
     if retired is None:
         raise errors.CollectionMissing(f"no collection {name!r}; {database.near(name, spaces.names(connection))}")
     connection.execute(update(models.Space).where(models.Space.collection_id == retired).values(state="retired"))
+    _hide(connection, name)
+
+
+def _hide(connection: Connection, name: str) -> None:
+    connection.execute(text("SELECT searchapp_data.hide_collection(:name)"), {"name": name})
+
+
+def owns_tables(connection: Connection) -> bool:
+    """Whether this role may detach and drop partitions."""
+    statement = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(:documents)")
+    return bool(connection.scalar(statement, {"documents": f"{models.SCHEMA}.documents"}))
 
 
 def drop_retired(connection: Connection, *, concurrently: bool = True) -> int:
@@ -162,12 +173,14 @@ def _drop_spaces(connection: Connection, concurrently: bool) -> int:
 
 def _drop_collections(connection: Connection, concurrently: bool) -> int:
     has_spaces = select(models.Space.id).where(models.Space.collection_id == models.Collection.id).exists()
-    retired = select(models.Collection.id).where(models.Collection.state == "retired", ~has_spaces)
-    ids = connection.scalars(retired.order_by(models.Collection.id)).all()
-    for collection_id in ids:
+    collection = models.Collection
+    retired = select(collection.id, collection.name).where(collection.state == "retired", ~has_spaces)
+    found = connection.execute(retired.order_by(collection.id)).all()
+    for collection_id, name in found:
+        _hide(connection, name)  # those who used it may be gone
         for parent in ("postings", "documents"):
             partitions.drop_partition(connection, parent, f"{parent}_{collection_id}", concurrently=concurrently)
         counts = models.term_counts
         connection.execute(sqlalchemy.delete(counts).where(counts.c.collection_id == collection_id))
-        connection.execute(sqlalchemy.delete(models.Collection).where(models.Collection.id == collection_id))
-    return len(ids)
+        connection.execute(sqlalchemy.delete(collection).where(collection.id == collection_id))
+    return len(found)

@@ -1,8 +1,6 @@
-"""Partitions: a collection's of ``documents`` and ``postings``, a space's of ``chunks``. Their DDL, none of which is
-Alembic's.
+"""Partitions: a collection's of ``documents`` and ``postings``, a space's of ``chunks``. What the owner does to them.
 
-They are made as plain tables and attached empty: ``CREATE TABLE ... PARTITION OF`` would lock every search of every
-collection.
+They are made by functions of the owner, which a writer may call: migrations/sql/0005/collections.sql.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 from sqlalchemy import Connection, CursorResult, text
 from sqlalchemy.exc import DBAPIError
 
-from searchapp import errors, faults, models
+from searchapp import errors, models
 from searchapp.database import Transaction
 from searchapp.fields import Field, index_expression, index_name
 
@@ -42,22 +40,6 @@ def chunks_table(space_id: int) -> sql.Identifier:
     return sql.Identifier(models.SCHEMA, f"chunks_{space_id}")
 
 
-def attach_documents(connection: Connection, collection_id: int) -> None:
-    """Make the partition of a new collection's documents."""
-    table = documents_table(collection_id)
-    execute(connection, "CREATE TABLE {table} (LIKE searchapp_data.documents INCLUDING ALL)", table=table)
-    # At the default of 100 the planner misjudged small values of a filter (a section of 354 among 63,000).
-    execute(connection, "ALTER TABLE {table} ALTER COLUMN metadata SET STATISTICS 1000", table=table)
-    _attach(connection, "documents", table, collection_id)
-
-
-def attach_postings(connection: Connection, collection_id: int) -> None:
-    """Make the partition of a collection's postings."""
-    table = postings_table(collection_id)
-    execute(connection, "CREATE TABLE {table} (LIKE searchapp_data.postings INCLUDING ALL)", table=table)
-    _attach(connection, "postings", table, collection_id)
-
-
 def create_field_index(connection: Connection, collection_id: int, field: Field, *, concurrently: bool) -> None:
     """Make the index of a declared field.
 
@@ -71,7 +53,7 @@ def create_field_index(connection: Connection, collection_id: int, field: Field,
         table=documents_table(collection_id),
         expression=sql.SQL(index_expression(field)),  # its literals are quoted
     )
-    # as for metadata, see above
+    # as for metadata
     execute(connection, "ALTER INDEX {index} ALTER COLUMN 1 SET STATISTICS 1000", index=index)
 
 
@@ -88,55 +70,6 @@ def field_indexes(connection: Connection) -> list[str]:
         " AND relname ~ '^documents_[0-9]+_field_[0-9a-f]+$' ORDER BY relname"
     )
     return list(connection.scalars(statement, {"schema": models.SCHEMA}))
-
-
-def attach_chunks(connection: Connection, space_id: int, dimensions: int, vector_schema: str) -> None:
-    """Make the partition of a new space's chunks, which takes embeddings of its dimensions alone."""
-    table = chunks_table(space_id)
-    execute(
-        connection,
-        "CREATE TABLE {table} (LIKE searchapp_data.chunks INCLUDING ALL, CONSTRAINT embedding_check"
-        " CHECK ({schema}.vector_dims(embedding) = {dimensions} AND {schema}.vector_norm(embedding) > 0))",
-        table=table,
-        schema=sql.Identifier(vector_schema),
-        dimensions=sql.Literal(dimensions),
-    )
-    execute(connection, "ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE PLAIN", table=table)
-    _attach(connection, "chunks", table, space_id)
-
-
-def _attach(connection: Connection, parent: str, table: sql.Identifier, key: int) -> None:
-    execute(
-        connection,
-        "ALTER TABLE {parent} ATTACH PARTITION {table} FOR VALUES IN ({key})",
-        parent=sql.Identifier(models.SCHEMA, parent),
-        table=table,
-        key=sql.Literal(key),
-    )
-
-
-def create_index(connection: Connection, space_id: int, dimensions: int, vector_schema: str) -> None:
-    """Build a space's HNSW index, in parallel as far as the server's settings let it."""
-    faults.delayed_point("during-index")
-    # In memory a node takes its vector and, at m = 16, some 700 bytes; a graph that does not fit is built far slower.
-    # The machine is not ours to measure: what its shared buffers take is a bound that its owner has set.
-    execute(
-        connection,
-        "SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')),"
-        " least(pg_size_bytes(current_setting('shared_buffers')),"
-        " (SELECT count(*) FROM {chunks}) * (4 * {dimensions} + 700))) / 1024 || 'kB', true)",
-        chunks=chunks_table(space_id),
-        dimensions=sql.Literal(dimensions),
-    )
-    execute(
-        connection,
-        "CREATE INDEX {index} ON {chunks} USING hnsw"
-        " ((embedding::{schema}.vector({dimensions})) {schema}.vector_cosine_ops)",
-        index=sql.Identifier(f"space_{space_id}_hnsw"),
-        chunks=chunks_table(space_id),
-        schema=sql.Identifier(vector_schema),
-        dimensions=sql.Literal(dimensions),
-    )
 
 
 @contextmanager

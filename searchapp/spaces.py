@@ -1,7 +1,7 @@
 """Collections and their spaces: create, find, describe, index.
 
 A collection is a partition of ``documents`` and, where it has words, one of ``postings``; a space is a partition of
-``chunks`` with its own HNSW index.
+``chunks`` with its own HNSW index. Making them needs the owner's rights: functions in the database do it, for a writer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import json
 import logging
 import re
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -191,31 +190,21 @@ def create(
         raise errors.InvalidInput(
             f"{model.name} gives {model.dimensions} dimensions; at most {MAX_DIMENSIONS} can be indexed"
         )
-    collection_id = connection.scalar(
-        insert(models.Collection)
-        .values(name=name, settings={"fields": fields.as_mapping(declared)}, language=language)
-        .on_conflict_do_nothing(index_elements=["name"], index_where=models.Collection.state == "ready")
-        .returning(models.Collection.id)
+    made = connection.scalar(
+        text(
+            "SELECT searchapp_data.create_collection("
+            ":name, :language, CAST(:declared AS jsonb), :model_id, CAST(:chunking AS jsonb))"
+        ),
+        {
+            "name": name,
+            "language": language,
+            "declared": json.dumps(fields.as_mapping(declared)),
+            "model_id": _model_id(connection, model),
+            "chunking": json.dumps(dataclasses.asdict(chunking)),
+        },
     )
-    if collection_id is None:
+    if made is None:
         raise errors.CollectionExists(f"the collection {name} exists already")
-    space_id = connection.scalar(
-        insert(models.Space)
-        .values(
-            collection_id=collection_id, model_id=_model_id(connection, model), chunking=dataclasses.asdict(chunking)
-        )
-        .returning(models.Space.id)
-    )
-    assert space_id is not None
-    connection.execute(
-        update(models.Collection).where(models.Collection.id == collection_id).values(active_space=space_id)
-    )
-    partitions.attach_documents(connection, collection_id)
-    for field in declared:
-        partitions.create_field_index(connection, collection_id, field, concurrently=False)
-    if language is not None:
-        partitions.attach_postings(connection, collection_id)
-    partitions.attach_chunks(connection, space_id, model.dimensions, vector_schema)
     return find(connection, name, vector_schema)
 
 
@@ -323,17 +312,12 @@ def give_words(connection: Connection, space: Space, language: str) -> Space:
     :raises errors.LockNotAvailable: somebody's open transaction has written to it.
     """
     execute(connection, f"SET LOCAL lock_timeout = '{partitions.LOCK_TIMEOUT}'")
-    # waits for those who write to it, and who do not know yet that their documents are to have words
-    documents = documents_table(space.collection_id)
-    execute(connection, "LOCK TABLE {documents} IN SHARE ROW EXCLUSIVE MODE", documents=documents)
+    give = text("SELECT searchapp_data.give_words(:collection_id, :language)")
+    connection.execute(give, {"collection_id": space.collection_id, "language": language})
     space = find(connection, space.collection, space.vector_schema)
-    if space.language is None:
-        partitions.attach_postings(connection, space.collection_id)
-        statement = update(models.Collection).where(models.Collection.id == space.collection_id)
-        connection.execute(statement.values(language=language, backfilled_until=uuid.UUID(int=0)))
-    elif space.language != language:
+    if space.language != language:
         raise read_otherwise(space, language)
-    return find(connection, space.collection, space.vector_schema)
+    return space
 
 
 def read_otherwise(space: Space, language: str) -> errors.CollectionMismatch:
@@ -426,22 +410,21 @@ def _build_index(
     transaction: Transaction, connection: Connection, space: Space, told: Callable[[float], None] | None
 ) -> None:
     execute(connection, f"SET LOCAL lock_timeout = '{partitions.LOCK_TIMEOUT}'")
-    # of those who would build it, the first does; it cannot deadlock with writers, for it holds nothing yet
-    execute(connection, "LOCK TABLE {chunks} IN SHARE ROW EXCLUSIVE MODE", chunks=chunks_table(space.id))
     if not _lacks_index(connection, space):
         return
     faults.point("before-index")
     with partitions.watching_index(transaction, connection, told):
-        partitions.create_index(connection, space.id, space.dimensions, space.vector_schema)
-    connection.execute(update(models.Space).where(models.Space.id == space.id).values(state="ready"))
-    _analyze(connection, space)
+        faults.delayed_point("during-index")
+        build = text("SELECT searchapp_data.build_index(:space_id)")
+        built = connection.scalar(build, {"space_id": space.id})
+    if built:  # else somebody else has, meanwhile
+        _analyze(connection, space)
 
 
 def _lacks_index(connection: Connection, space: Space) -> bool:
-    statement = select(models.Space.id).where(models.Space.id == space.id, models.Space.state == "building")
-    filled = "SELECT EXISTS (SELECT FROM {chunks})"
-    building = connection.scalar(statement) is not None
-    return building and bool(execute(connection, filled, chunks=chunks_table(space.id)).scalar())
+    building = select(models.Space.id).where(models.Space.id == space.id, models.Space.state == "building").exists()
+    filled = select(models.Chunk.document_id).where(models.Chunk.space_id == space.id).exists()
+    return bool(connection.scalar(select(and_(building, filled))))
 
 
 def refresh_statistics(connection: Connection, space: Space, written: int) -> bool:

@@ -47,7 +47,7 @@ def indexing_session(url: str, ingest: subprocess.Popen[bytes]) -> int:
     """Wait until an index is being built; the process id of the server's session that builds it."""
     building = (
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-        " AND query ~ '^(CREATE INDEX|UPDATE searchapp_data.spaces)'"
+        " AND query ~ '^SELECT searchapp_data.build_index'"
     )
     with psycopg.connect(url, autocommit=True) as connection:
         while ingest.poll() is None:

@@ -13,7 +13,6 @@ from searchapp import errors, maintenance, schema
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.ingest.documents import Document
-from searchapp.partitions import attach_chunks
 from tests.made_up import fill, random_vectors
 
 A = {"key": "a", "text": "Red running shoes", "metadata": {"state": "old"}}
@@ -210,15 +209,13 @@ def test_a_changed_document_loses_its_chunks_in_all_spaces(db: Client, engine: E
     db.ingest([A], collection="things")
     space = db.space("things")
     with engine.begin() as connection:  # a second space of the collection, as a change of model will make
-        connection.execute(
+        second = connection.scalar(
             text(
-                "INSERT INTO searchapp_data.spaces (collection_id, model_id, chunking)"
-                " SELECT collection_id, model_id, chunking FROM searchapp_data.spaces WHERE id = :id"
+                "SELECT searchapp_data.create_space(collection_id, model_id, chunking)"
+                " FROM searchapp_data.spaces WHERE id = :id"
             ),
             {"id": space.id},
         )
-        second = connection.scalar(text("SELECT max(id) FROM searchapp_data.spaces"))
-        attach_chunks(connection, second, space.dimensions, space.vector_schema)
         connection.execute(
             text(
                 "INSERT INTO searchapp_data.chunks SELECT :second, document_id, position, start, length, embedding"

@@ -71,4 +71,5 @@ TABLES = {
     "term_counts",
     "runs",
     "judged_queries",
+    "workers",
 }
