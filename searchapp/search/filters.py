@@ -333,6 +333,6 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _show(value: Any) -> str:
-    text = _literal(value)
-    text = text if text.isprintable() else repr(value)  # which escapes what would act on a terminal
+    # what would act on a terminal is escaped
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in _literal(value))
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import nullcontext
 from decimal import Decimal
@@ -14,7 +12,6 @@ import numpy as np
 import psycopg
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, insert
 
 import searchapp
@@ -24,58 +21,7 @@ from searchapp.encoders.registry import Registry
 from searchapp.models import Chunk, Document
 from searchapp.search import filters
 from searchapp.spaces import Space
-
-NASTY = [
-    "",
-    " ",
-    "it's",
-    'say "hi"',
-    "\\",
-    "a\\",
-    "\\'",
-    "\\u0041 \\n",
-    "'; DROP TABLE searchapp_data.documents; --",
-    '" ? (@ == 1) || $."a',
-    '") || (1 == 1',
-    "100 %",
-    "%s",
-    "%(collection_id_1)s",
-    ":x",
-    "a$b",
-    "a.b",
-    "a[0]",
-    "{0}",
-    "/* */ --",
-    "__[POSTCOMPILE_param_1]",
-    "__[POSTCOMPILE_param_1",
-    "tab\tline\nend\r\x01\x1f\x7f",
-    "naïve 🐘 \u202e\u2028\ufeff\U0010ffff",
-    "E'\\x27'",
-    "?",
-    "{condition}",
-]
-SCALARS = [
-    *[None, True, False, 0, 1, 1.0, -1, 1.5, 2, 10, 1e300, -1e-300, 10**17 + 1, 10**17, 0.1],
-    *["", "1", "a", "A", "b", "\xe9", "\uffff", "\U0001f418", "true", "null"],
-]
-ARRAYS: list[Any] = [
-    *[[], [1], [1, 2], [2, 1], [1.0], [None], ["a", 2, None, True]],
-    *[[[]], [[1]], [[1], 1], [[[1]]], [[None]], [{"b": 1}], [{"b": 1}, 3], [[{"b": 1}]], [{}]],
-]
-OBJECTS = [
-    *[{}, {"b": 1}, {"b": 1.0}, {"b": None}, {"b": [1]}, {"b": 1, "c": 2}, {"c": 2, "b": 1}, {"$gt": 0}],
-    {"b": {"c": [1, {"d": None}]}},
-]
-DOCUMENTS: list[dict[str, Any]] = [
-    {},
-    *({"a": value} for value in SCALARS + ARRAYS + OBJECTS),
-    {"b": 1},
-    {"a": 1, "b": 2},
-    {"a": 1, "b": None, "c": [1]},
-    {"a": "a", "b": ["a", "b"]},
-    {"b": [3, 5], "c": {}},
-    *({name: 1, "b": name, "c": [name, [name], {name: [name]}]} for name in NASTY),
-]
+from tests.made_up_filters import DECLARABLE, DOCUMENTS, EXAMPLES, NASTY, any_json, bounded, sound_filters, store
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +33,6 @@ def engine(server: database.Parameters, template: str) -> Iterator[Engine]:
         yield engine
         engine.dispose()
         administrator.execute("DROP DATABASE test_filters")
-
-
-DECLARABLE = ["a", "a.b", "a.b.c", "b", *(name for name in NASTY if name and name.isprintable())]
 
 
 @pytest.fixture(scope="module", params=["undeclared", "number", "text"])
@@ -105,17 +48,6 @@ def connection(engine: Engine, space: Space) -> Iterator[Connection]:
         if space.fields:  # few documents as there are here, they would be scanned
             connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         yield connection
-
-
-def store(connection: Connection, space: Space, metadata: list[dict[str, Any]]) -> list[uuid.UUID]:
-    """Store documents that have this metadata, and as their keys the places in the list; return their ids."""
-    ids = [uuid.uuid4() for _ in metadata]
-    rows = [
-        {"collection_id": space.collection_id, "id": each, "key": str(place), "metadata": value}
-        for place, (each, value) in enumerate(zip(ids, metadata, strict=True))
-    ]
-    connection.execute(insert(Document).values(text="x", content_hash=b""), rows)
-    return ids
 
 
 def kept(connection: Connection, space: Space, filter: Any) -> list[int]:
@@ -435,44 +367,6 @@ def expected(filter: dict[str, Any]) -> list[int]:
     return [place for place, metadata in enumerate(DOCUMENTS) if matches(filter, metadata)]
 
 
-# Filters at random
-
-
-storable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
-nasty = st.sampled_from(NASTY)
-numbers = st.integers(-3, 12) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-scalars = st.sampled_from(SCALARS) | numbers | nasty | storable
-json_values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("bc") | nasty, inner, max_size=2),
-    max_leaves=6,
-)
-# mostly what there is in a document or nearly so, for a filter that keeps nothing tells little
-values = st.sampled_from(SCALARS + ARRAYS + OBJECTS) | st.sampled_from(SCALARS) | json_values
-comparable = scalars.filter(lambda value: value is not None and not isinstance(value, bool))
-operators = st.recursive(
-    st.one_of(
-        *(st.fixed_dictionaries({name: values}) for name in ("$eq", "$ne")),
-        *(st.fixed_dictionaries({name: comparable}) for name in ("$lt", "$lte", "$gt", "$gte")),
-        *(st.fixed_dictionaries({name: st.lists(values, max_size=4)}) for name in ("$in", "$nin")),
-        st.fixed_dictionaries({"$exists": st.booleans()}),
-        st.fixed_dictionaries({"$contains": st.lists(values, max_size=2) | scalars}),
-    ),
-    lambda inner: st.builds(lambda one, two: {**one, "$not": two}, inner, inner) | st.builds(dict.__or__, inner, inner),
-    max_leaves=3,
-)
-plain = values.filter(lambda value: not (isinstance(value, dict) and any(name.startswith("$") for name in value)))
-fields = st.sampled_from(["a"] * 60 + ["a.b"] * 20 + ["a.b.c", "b", "c"] * 10 + NASTY)
-entries = st.dictionaries(fields, plain | operators, min_size=1, max_size=2)
-several = st.lists(entries | st.fixed_dictionaries({"$not": entries | st.just({})}), min_size=1, max_size=3)
-sound_filters = entries | st.fixed_dictionaries(
-    {}, optional={"$and": several, "$or": several, "$not": entries, "a": plain | operators}
-)
-# Filters that are any JSON; `make test-long` takes ten thousand.
-EXAMPLES = int(os.environ.get("FILTER_EXAMPLES", "300"))
-bounded = settings(derandomize=True, database=None, deadline=None)
-
-
 def test_filters_keep_what_mongodb_would(connection: Connection, space: Space) -> None:
     store(connection, space, DOCUMENTS)
     telling = 0
@@ -490,23 +384,12 @@ def test_filters_keep_what_mongodb_would(connection: Connection, space: Space) -
     assert telling > 60
 
 
-words = st.sampled_from(
-    ["$and", "$or", "$not", "$eq", "$ne", "$in", "$nin", "$gt", "$lte", "$contains", "$exists", "$nor", "$", "a", "a.b"]
-)
-names = words | words | nasty | st.text(max_size=4)
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.just(10**1000) | st.text(max_size=4) | nasty,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=2),
-    max_leaves=8,
-)
-
-
 def test_any_json_is_refused_as_a_filter_or_answered(connection: Connection, space: Space) -> None:
     store(connection, space, DOCUMENTS)
     answered, refusals = 0, set[str]()
 
     @settings(bounded, max_examples=EXAMPLES)
-    @given(st.dictionaries(names, anything, max_size=2) | anything)
+    @given(any_json)
     def check(filter: Any) -> None:
         nonlocal answered
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 import searchapp
-from searchapp import fields, spaces
+from searchapp import database, fields, spaces
 from searchapp.client import Client
 from searchapp.spaces import Space
 
@@ -46,6 +47,24 @@ def plan(connection: Connection, space: Space, filter: dict[str, Any]) -> str:
     return "\n".join(connection.exec_driver_sql(f"EXPLAIN {compiled}").scalars())
 
 
+def check_planned_alike(connection: Connection, space: Space, filter: dict[str, Any]) -> None:
+    """Check that the condition that SQL makes of a filter is planned as Python's: nodes, indexes, costs and rows."""
+    driver = database.driver_of(connection)
+    asked = [json.dumps(filter, default=lambda value: value.isoformat()), json.dumps(fields.as_mapping(space.fields))]
+    ((condition,),) = driver.execute("SELECT searchapp_data.filter_condition(%s, %s)", asked)
+    query = (
+        "EXPLAIN SELECT d.id, d.key, d.title, d.text, d.metadata FROM searchapp_data.documents d"
+        f" WHERE d.collection_id = {space.collection_id} AND {condition}"
+    )
+    shown = "\n".join(row[0] for row in driver.execute(query.encode()))
+    assert nodes(shown) == nodes(plan(connection, space, filter)), filter
+
+
+def nodes(plan: str) -> list[str]:
+    """The lines of a plan that have costs, without the names that tables and functions bear in the statement."""
+    return re.findall(r"(\w.*?)(?: \w+)?  (\(cost=.*\))", plan)
+
+
 INDEXED: list[dict[str, Any]] = [
     {"tenant": 7},
     {"tenant": {"$eq": 7.0}},
@@ -64,6 +83,22 @@ INDEXED: list[dict[str, Any]] = [
 def test_equality_uses_the_index_on_metadata(connection: Connection, space: Space) -> None:
     scan = f"Bitmap Index Scan on documents_{space.collection_id}_metadata_idx"
     assert [filter for filter in INDEXED if scan not in plan(connection, space, filter)] == []
+
+
+ALIKE: list[dict[str, Any]] = [
+    *INDEXED,
+    {"lang": {"$in": ["en", "de"]}},
+    {"tenant": {"$nin": [1, 2]}, "year": None},
+    {"$not": {"tenant": 7, "lang": "en"}},
+    {"$and": [{"$or": [{"tenant": 7}, {"shop.city": {"$gt": 90}}]}, {"tags": {"$exists": True}}]},
+    {"shop": {"city": 7}},
+    {"tags": ["t1", "u1"]},
+]
+
+
+def test_sql_plans_as_python_does(connection: Connection, space: Space) -> None:
+    for filter in ALIKE:
+        check_planned_alike(connection, space, filter)
 
 
 def test_a_filter_that_keeps_most_documents_is_answered_by_a_scan(connection: Connection, space: Space) -> None:
@@ -106,6 +141,7 @@ def test_a_declared_field_is_compared_by_its_index(db: Client, engine: Engine, l
     with engine.connect() as connection:
         for name, filter in BY_FIELD:
             shown = plan(connection, space, filter)
+            check_planned_alike(connection, space, filter)
             count = db.count(collection="declared", filter=filter)
             estimated = int(re.findall(r"rows=(\d+)", shown)[0])
             assert f"Bitmap Index Scan on {fields.index_name(space.collection_id, name)}" in shown or name == "tags"
