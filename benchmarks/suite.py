@@ -15,6 +15,7 @@ from benchmarks import (
     environment,
     exact,
     filtering,
+    from_sql,
     limits,
     loading,
     machine,
@@ -39,6 +40,7 @@ BENCHMARKS = (
     *curves.BENCHMARKS,
     *words.BENCHMARKS,
     *asking.BENCHMARKS,
+    *from_sql.BENCHMARKS,
     # last: the collections that it makes are beside no other benchmark's
     *filtering.BENCHMARKS,
     asking.FACETS_OF_HALF,

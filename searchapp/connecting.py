@@ -6,7 +6,7 @@ import logging
 
 from sqlalchemy import Connection, Engine
 
-from searchapp import database, embedded, errors, schema, settings
+from searchapp import database, embedded, errors, link, schema, settings
 from searchapp.client import Client
 from searchapp.encoders.registry import shared
 
@@ -50,8 +50,18 @@ def open_engine(*, migrate: bool = True) -> Engine:
 
 
 def migrate_embedded(engine: Engine) -> None:
-    """Bring the embedded server's tables up to date, and say so."""
+    """Bring the embedded server's tables up to date, and say so; see to the link that ``embed()`` asks by."""
     found = schema.current(engine)
     if found is None or found < database.REVISION:
         schema.upgrade(engine)
         logger.info("migrated the embedded database from %s to %s", found or "nothing", database.REVISION)
+    if found is None or found <= database.REVISION:
+        link_embedded(engine)
+
+
+def link_embedded(engine: Engine) -> None:
+    """Make the embedded server's link where it lacks; where that cannot be, say why."""
+    try:
+        link.ensure(engine)
+    except errors.DatabaseError as exc:
+        logger.warning("searchapp.embed() can ask no worker: %s", exc)

@@ -25,7 +25,9 @@ _SERVER_USERS = ("postgres", "nobody")
 _STATE_FOLDERS = ("/var/lib", "/var/tmp")
 _PREFIX = "searchapp-"
 
+# The second sessions of searchapp.embed() log in with a password, which PostgreSQL asks of those who are no superusers.
 _ACCESS = """# Written by searchapp at every start.
+local  all          /^searchapp_asker_  scram-sha-256
 local  all          all       peer  map=searchapp
 local  replication  all       peer  map=searchapp
 host   all          all  all  reject
@@ -304,6 +306,7 @@ def _default_settings() -> dict[str, str]:
         "max_parallel_maintenance_workers": str(min(cores - 1, 8)),
         "random_page_cost": "1.1",
         "jit": "off",
+        "reserved_connections": "5",  # as many as embed() may have second sessions
         "shared_preload_libraries": "pg_prewarm",  # what was in memory when the server ended is read at its start
         "hnsw.iterative_scan": "strict_order",
         "timezone": "UTC",

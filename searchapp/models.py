@@ -218,6 +218,18 @@ class JudgedQuery(Base):
     measures: Mapped[dict[str, float]] = mapped_column(JSONB)
 
 
+class Worker(Base):
+    """A process that encodes what is asked for from SQL; one that is alive was ``seen_at`` a moment ago."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    host: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    doing: Mapped[str] = mapped_column(Text)
+
+
 def document_id(collection_id: int, key: str) -> uuid.UUID:
     """The id of a document, a uuid5: the same key in the same collection has always the same one."""
     return uuid.UUID(bytes=id_bytes(collection_id, key))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import searchapp
-from searchapp.cli import collection, db, demo, documents, evaluate, index, ingest, search, tune
+from searchapp.cli import collection, db, demo, documents, evaluate, index, ingest, search, tune, worker
 
 app = typer.Typer(
     name="searchapp",
@@ -47,6 +47,7 @@ app.command("context")(search.context)
 app.command("get")(documents.get)
 app.command("delete")(documents.delete)
 app.command("tune")(tune.tune)
+app.command("worker")(worker.worker)
 app.add_typer(collection.app, name="collection", help="List, create, show and drop collections.")
 app.add_typer(index.app, name="index", help="Make indexes of collections that lack them.")
 app.add_typer(evaluate.app, name="eval", help="Measure how good hits are on labelled data; compare two such runs.")

@@ -11,8 +11,8 @@ import typer
 from sqlalchemy import Engine
 
 import searchapp
-from searchapp import database, embedded, errors, schema, settings
-from searchapp.connecting import open_engine
+from searchapp import database, database_settings, embedded, errors, link, schema, settings
+from searchapp.connecting import link_embedded, open_engine
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -31,11 +31,13 @@ def upgrade(
     with _engine() as engine:
         before = schema.upgrade(engine, revision)
         after = schema.current(engine)
-    print(
-        f"the database stands at {after} already"
-        if before == after
-        else f"migrated from {before or 'nothing'} to {after}"
-    )
+        print(
+            f"the database stands at {after} already"
+            if before == after
+            else f"migrated from {before or 'nothing'} to {after}"
+        )
+        if after == database.REVISION and settings.read().database_url is None:
+            link_embedded(engine)
 
 
 @app.command()
@@ -110,6 +112,43 @@ def maintain() -> None:
     said = [f"dropped {done.dropped} retired partitions"] if done.dropped else []
     said += [f"made the index of {name}" for name in done.indexed]
     print("; ".join(said) or "nothing to do")
+
+
+@app.command("embed-link")
+def embed_link(
+    host: Annotated[
+        str | None,
+        typer.Option("--host", metavar="HOST", help="Where the server finds itself: a name, or its sockets' folder."),
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", metavar="N", help="The port; default: the server's.")] = None,
+) -> None:
+    """Make the link by which searchapp.embed() asks a worker, or make it anew: after a restore, for one."""
+    with _engine() as engine:
+        made = link.make(engine, host=host, port=port)
+    print(f"searchapp.embed() asks a worker in a session of its own in this database, {made.database}:")
+    print(f"  as the role {made.role}, which may only ask, and only here; it has a new, random password,")
+    print(f"  which is stored in the user mapping of {made.owner} for the server searchapp_self,")
+    print(f"  and can be read there by {made.owner} and by superusers (pg_user_mappings);")
+    print(f"  at {made.host}, port {made.port}, which is where the server searchapp_self leads to")
+
+
+@app.command("settings")
+def show_settings(
+    apply: Annotated[bool, typer.Option("--apply", help="Let the database have them, by ALTER DATABASE.")] = False,
+) -> None:
+    """Say whether the database has the settings that the collections' views need."""
+    with _engine() as engine:
+        for setting in database_settings.settings(engine):
+            if setting.is_set:
+                print(f"{setting.name} is {setting.value}, as the collections' views need it")
+            elif apply:
+                database_settings.apply(engine, setting)
+                print(f"{setting.statement}: sessions that begin from now on have it")
+            else:
+                print(
+                    f"{setting.name} is {setting.found or 'not set'}: {setting.reason}; run: searchapp db settings"
+                    f" --apply, or as the database's owner: {setting.statement}"
+                )
 
 
 @contextmanager

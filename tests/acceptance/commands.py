@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
+
 from searchapp import cli
 
 Done = subprocess.CompletedProcess[str]
@@ -29,6 +31,23 @@ def run_command(
         check=False,
     )
     return Done(done.args, done.returncode, (done.stdout or b"").decode(), done.stderr.decode())
+
+
+def programs(url: str) -> Path:
+    """The folder of the server's own programs, psql among them."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+    assert row is not None
+    return Path(row[0])
+
+
+def psql(url: str, statements: str) -> str:
+    """What psql prints, its errors too."""
+    command = [str(programs(url) / "psql"), "--no-psqlrc", "--quiet", "--set=VERBOSITY=terse", url]
+    out, both = subprocess.PIPE, subprocess.STDOUT
+    options = {**os.environ, "PGOPTIONS": "-c searchapp.timeout=60s"}  # a worker may be loading its model
+    done = subprocess.run(command, input=statements, stdout=out, stderr=both, text=True, env=options, check=False)
+    return done.stdout
 
 
 def run_all(url: str, folder: Path, calls: Iterable[Sequence[str]]) -> list[Done]:

@@ -19,18 +19,11 @@ from sqlalchemy import Engine
 import searchapp
 from searchapp import database, embedded, errors
 from searchapp.client import Client
+from tests.acceptance.commands import programs
 from tests.conftest import Run
 
 PASSWORD = "Tr0ub4dor@&/3 %:"
 _numbers = itertools.count(1)
-
-
-def programs(url: str) -> Path:
-    """The folder of the server's own programs, psql among them."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
-    assert row is not None
-    return Path(row[0])
 
 
 def select_one(psql: Path, address: str) -> str:
@@ -227,7 +220,10 @@ def test_missing_database_role_and_right_are_told_apart(run: Run, url: str, pass
         db.collections()
     allowed = database.conninfo({**database.parse_url(password_url), "password": PASSWORD})
     done = run("search", "a pet", "-c", "things", DATABASE_URL=allowed)
-    assert_one_line(done, "permission denied for schema searchapp_data", "connect as a role that has this right")
+    grant = f"GRANT searchapp_reader TO {database.parse_url(password_url)['user']}"
+    assert_one_line(
+        done, f"permission denied for schema searchapp_data; this needs the role searchapp_reader ({grant})"
+    )
 
 
 def test_wrong_and_missing_passwords_are_refused_without_repeating_them(run: Run, password_url: str) -> None:
@@ -262,3 +258,18 @@ def test_connection_that_is_ended_is_unavailable_and_the_next_one_works(db: Clie
     assert db.count(collection="things") == 0
     end_connections()  # while nobody asks
     assert db.count(collection="things") == 0
+
+
+def test_settings_of_the_views_are_shown_and_given_to_the_database(run: Run, url: str) -> None:
+    assert "hnsw.iterative_scan is strict_order" in run("db", "settings").stdout
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET hnsw.iterative_scan = 'off'".encode())
+    told = run("db", "settings")
+    assert (told.returncode, told.stdout.count("\n")) == (0, 1)
+    assert "may give fewer rows than the limit; run: searchapp db settings --apply" in told.stdout
+    done = run("db", "settings", "--apply")
+    assert done.stdout.startswith(
+        f"ALTER DATABASE {name} SET hnsw.iterative_scan = 'strict_order': sessions that begin"
+    )
+    assert "hnsw.iterative_scan is strict_order" in run("db", "settings").stdout

@@ -28,10 +28,10 @@ from pyarrow import parquet
 from sqlalchemy import Engine, text
 
 from searchapp.client import Client
-from searchapp.encoders import weights
 from searchapp.ingest.documents import Document
 from tests.acceptance import commands
 from tests.conftest import Run
+from tests.tiny_models import save_encoder
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -292,7 +292,7 @@ def test_delete_takes_keys_or_a_filter(run: Run, db: Client, tmp_path: Path) -> 
 
 
 def test_a_model_from_a_folder_has_its_own_collections(run: Run, db: Client, tmp_path: Path) -> None:
-    save_tiny_model(tmp_path / "tiny")
+    save_encoder(tmp_path / "tiny")
     write(tmp_path, "things.jsonl", as_jsonl(ROWS))
     assert ingest(run, "things.jsonl", "--model", "tiny")["documents"] == 3
     space = db.space("things")
@@ -310,27 +310,6 @@ def test_a_model_from_a_folder_has_its_own_collections(run: Run, db: Client, tmp
     refused = run("ingest", "things.jsonl", "--collection", "things", "--model", "all-MiniLM-L6-v2")
     assert commands.error_of(refused).startswith(f"the collection things was made with {tmp_path / 'tiny'}; ingest")
     assert (db.count(collection="things"), db.count(collection="others")) == (3, 0)
-
-
-def save_tiny_model(folder: Path) -> None:
-    """A model of one layer with random weights and the tokenizer of the real one."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    tokenizer = AutoTokenizer.from_pretrained(weights.locate(weights.DEFAULT))
-    config = BertConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
-    parts = folder.with_name("parts")
-    BertModel(config).save_pretrained(parts)
-    tokenizer.save_pretrained(parts)
-    modules = [Transformer(str(parts), max_seq_length=64), Pooling(32), Normalize()]
-    SentenceTransformer(modules=modules).save_pretrained(str(folder), create_model_card=False)
 
 
 def test_a_terminal_sees_progress_and_ctrl_c_keeps_what_was_committed(url: str, db: Client, tmp_path: Path) -> None:

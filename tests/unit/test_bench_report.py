@@ -60,6 +60,7 @@ ROWS = (
     "filter section",
     "filter range",
     "facets",
+    "embed",
 )
 POINTS = {
     "by rows": [
