@@ -178,6 +178,7 @@ def test_what_earlier_versions_made_is_taken_over(
     schema.upgrade(engine)
     assert names(url, OWNERS) == ["searchapp_owner"]
     assert schema.differences(engine) == []
+    assert names(url, "SELECT key FROM searchapp.things") == ["a"]
     execute(url, sql.SQL("GRANT searchapp_writer TO {}").format(name))
     with engine_on(as_role(url, role)) as writing:
         writer = Client(writing, registry=registry)

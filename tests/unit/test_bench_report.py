@@ -61,6 +61,7 @@ ROWS = (
     "filter range",
     "facets",
     "embed",
+    "search from SQL",
 )
 POINTS = {
     "by rows": [
