@@ -96,7 +96,7 @@ BEGIN
       UNION (SELECT key FROM d WHERE key < $1 ORDER BY key DESC LIMIT 20)
       UNION (SELECT key FROM d WHERE starts_with(key, left($1, 1)) ORDER BY key LIMIT 20)
     ) AS beside', space.collection_id) INTO beside USING key;
-  RAISE 'the collection % has no document %; %', space.collection, quote_literal(key),
+  RAISE 'the collection % has no document %; %', space.collection, searchapp_data.quoted(key),
     searchapp_data.near(key, coalesce(beside, '{}')) USING ERRCODE = 'no_data_found';
 END $$;
 
@@ -260,7 +260,7 @@ BEGIN
     RAISE 'the query has % characters; at most 100,000 can be asked', length(query)
       USING ERRCODE = 'invalid_parameter_value';
   ELSIF mode NOT IN ('vector', 'text', 'hybrid') THEN
-    RAISE 'mode is %; expected one of: vector, text, hybrid', quote_literal(mode)
+    RAISE 'mode is %; expected one of: vector, text, hybrid', searchapp_data.quoted(mode)
       USING ERRCODE = 'invalid_parameter_value';
   ELSIF mode <> 'vector' AND space.language IS NULL THEN
     RAISE 'the collection % has no words; make them: searchapp index words --collection %, or search it in the mode '

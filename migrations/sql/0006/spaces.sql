@@ -49,7 +49,7 @@ BEGIN
   END IF;
   SELECT a.* INTO space FROM searchapp_data.active_spaces a WHERE a.collection = find_space.collection;
   IF NOT FOUND THEN
-    RAISE 'no collection %; %', quote_literal(collection), searchapp_data.near(collection, ARRAY(
+    RAISE 'no collection %; %', searchapp_data.quoted(collection), searchapp_data.near(collection, ARRAY(
       SELECT c.name FROM searchapp_data.collections c WHERE c.state = 'ready' ORDER BY c.name LIMIT 1000))
       USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM searchapp.collections';
   END IF;
