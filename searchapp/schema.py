@@ -77,7 +77,7 @@ def statements(revision: str, *names: str) -> Iterator[str]:
     """
     for name in names:
         for statement in _split(_read(revision, name)):
-            yield _RUN.format(statement=statement).replace(":", r"\:")  # which SQLAlchemy takes for a parameter
+            yield _escaped(_RUN.format(statement=statement))
 
 
 def drops(revision: str, *names: str) -> Iterator[str]:
@@ -88,8 +88,12 @@ def drops(revision: str, *names: str) -> Iterator[str]:
                 yield _RUN.format(statement=f"DROP {found[1]}")
 
 
-def _read(revision: str, name: str) -> str:
-    return (folder() / "sql" / revision / f"{name}.sql").read_text(encoding="utf-8")
+def _read(*place: str) -> str:
+    return folder().joinpath("sql", *place).with_suffix(".sql").read_text(encoding="utf-8")
+
+
+def _escaped(statement: str) -> str:
+    return statement.replace(":", r"\:")  # which SQLAlchemy takes for a parameter
 
 
 def _split(text: str) -> Iterator[str]:
@@ -107,8 +111,7 @@ def _split(text: str) -> Iterator[str]:
 
 def standing(name: str) -> Iterator[str]:
     """The statements of a file that is no migration's, but run anew by each upgrade: ``roles`` or ``rights``."""
-    for statement in _split((folder() / "sql" / f"{name}.sql").read_text(encoding="utf-8")):
-        yield statement.replace(":", r"\:")
+    yield from map(_escaped, _split(_read(name)))
 
 
 def create_schemas(*names: str) -> str:

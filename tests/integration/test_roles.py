@@ -264,7 +264,7 @@ FOR_NO_WRITER = [
     "SELECT FROM searchapp_data.documents_1",
     "UPDATE searchapp_data.chunks_1 SET start = 7",
     "SELECT searchapp_private.make_partition('documents', 7)",
-    "SELECT searchapp_private.vector_schema()",
+    "SELECT searchapp_private.check_language('english')",
     "CREATE TABLE searchapp_private.mine (id int)",
     "GRANT searchapp_owner TO CURRENT_USER",
     "SET ROLE searchapp_owner",

@@ -19,16 +19,6 @@ END $$;
 COMMENT ON FUNCTION searchapp_private.check_language(text) IS
   'Raise where there is no text search configuration of that name; one outside of pg_catalog is written schema.name.';
 
-CREATE FUNCTION searchapp_private.vector_schema() RETURNS name
-LANGUAGE sql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-  SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
-$$;
-COMMENT ON FUNCTION searchapp_private.vector_schema() IS
-  'The schema that the types and operators of pgvector stand in.';
-
 CREATE FUNCTION searchapp_private.make_partition(parent text, id int, constraints text DEFAULT '') RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -82,7 +72,6 @@ AS $$
 DECLARE
   made int;
   size int := (SELECT m.dimensions FROM searchapp_data.models m WHERE m.id = create_space.model_id);
-  vectors name := searchapp_private.vector_schema();
 BEGIN
   IF size IS NULL OR size NOT BETWEEN 1 AND 2000 THEN
     RAISE EXCEPTION 'model % has % dimensions; expected a model of 1 to 2,000, which is what can be indexed',
@@ -102,8 +91,8 @@ BEGIN
   VALUES (create_space.collection_id, create_space.model_id, create_space.chunking)
   RETURNING id INTO made;
   PERFORM searchapp_private.make_partition('chunks', made, format(
-    ', CONSTRAINT embedding_check CHECK (%1$I.vector_dims(embedding) = %2$s AND %1$I.vector_norm(embedding) > 0)',
-    vectors, size
+    ', CONSTRAINT embedding_check CHECK (public.vector_dims(embedding) = %s AND public.vector_norm(embedding) > 0)',
+    size
   ));
   RETURN made;
 END $$;
@@ -211,7 +200,6 @@ DECLARE
     WHERE s.id = build_index.space_id
   );
   chunks text;
-  vectors name := searchapp_private.vector_schema();
   many bigint;
 BEGIN
   IF size IS NULL THEN
@@ -233,8 +221,8 @@ BEGIN
     least(pg_size_bytes(current_setting('shared_buffers')), many * (4 * size + 700))
   ) / 1024 || 'kB', true);
   EXECUTE format(
-    'CREATE INDEX %I ON %s USING hnsw ((embedding::%3$I.vector(%4$s)) %3$I.vector_cosine_ops)',
-    format('space_%s_hnsw', build_index.space_id), chunks, vectors, size
+    'CREATE INDEX %I ON %s USING hnsw ((embedding::public.vector(%s)) public.vector_cosine_ops)',
+    format('space_%s_hnsw', build_index.space_id), chunks, size
   );
   UPDATE searchapp_data.spaces s SET state = 'ready' WHERE s.id = build_index.space_id;
   RETURN true;

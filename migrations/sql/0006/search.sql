@@ -252,11 +252,8 @@ words gave. The query is encoded by a worker: searchapp worker. Those of the mod
 CREATE FUNCTION searchapp_data.check_query(query text, mode text, space searchapp_data.active_spaces) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF query IS NULL THEN
-    RAISE 'the query is null; say what to look for' USING ERRCODE = 'null_value_not_allowed';
-  ELSIF query !~ '\S' THEN
-    RAISE 'the query is empty; say what to look for' USING ERRCODE = 'invalid_parameter_value';
-  ELSIF length(query) > 100000 THEN
+  PERFORM searchapp_data.check_text(query);
+  IF length(query) > 100000 THEN
     RAISE 'the query has % characters; at most 100,000 can be asked', length(query)
       USING ERRCODE = 'invalid_parameter_value';
   ELSIF mode NOT IN ('vector', 'text', 'hybrid') THEN

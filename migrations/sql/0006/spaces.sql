@@ -59,6 +59,18 @@ END $$;
 COMMENT ON FUNCTION searchapp_data.find_space(text) IS
 'The active space of a collection; raises undefined_object, with the near names, where there is none of that name.';
 
+CREATE FUNCTION searchapp_data.check_text(query text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF query IS NULL THEN
+    RAISE 'the query is null; say what to look for' USING ERRCODE = 'null_value_not_allowed';
+  ELSIF query !~ '\S' THEN
+    RAISE 'the query is empty; say what to look for' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+END $$;
+
+COMMENT ON FUNCTION searchapp_data.check_text(text) IS 'Raises an error for a query that says nothing.';
+
 CREATE FUNCTION searchapp_data.check_limit("limit" int) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -6,11 +6,8 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   model searchapp_data.models;
 BEGIN
-  IF query IS NULL THEN
-    RAISE 'the query is null; say what to look for' USING ERRCODE = 'null_value_not_allowed';
-  ELSIF query !~ '\S' THEN
-    RAISE 'the query is empty; say what to look for' USING ERRCODE = 'invalid_parameter_value';
-  ELSIF length(query) > 8000 THEN
+  PERFORM searchapp_data.check_text(query);
+  IF length(query) > 8000 THEN
     RAISE 'the query has % characters; at most 8,000 can be encoded from SQL', length(query)
       USING ERRCODE = 'invalid_parameter_value';
   END IF;

@@ -136,7 +136,7 @@ BEGIN
   IF model IS NULL THEN
     RAISE 'the model is null; expected its name' USING ERRCODE = 'null_value_not_allowed';
   ELSIF model_id IS NULL THEN
-    RAISE 'no collection has the model %; %', quote_literal(model),
+    RAISE 'no collection has the model %; %', searchapp_data.quoted(model),
       searchapp_data.near(model, ARRAY(SELECT DISTINCT m.name FROM searchapp_data.models m))
       USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM searchapp.models';
   END IF;
