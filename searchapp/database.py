@@ -25,7 +25,7 @@ from searchapp import errors
 from searchapp.wire import JsonLoader
 
 # The migration that this code is written for; a test compares it with migrations/versions.
-REVISION = "0007"
+REVISION = "0008"
 MINIMUM_POSTGRESQL = 16
 # 0.8.2 mends CVE-2026-3172, a buffer overflow in parallel HNSW builds.
 MINIMUM_PGVECTOR = (0, 8, 2)

@@ -14,6 +14,8 @@ from typing import Any
 
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -23,10 +25,12 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     func,
     text,
 )
@@ -228,6 +232,83 @@ class Worker(Base):
     started_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     doing: Mapped[str] = mapped_column(Text)
+
+
+class Source(Base):
+    """A user's table that is kept in step with a collection, or with a vector column of its own (``into_column``).
+
+    ``key_types`` are those of the key's columns, ``condition`` says which rows count, ``watched`` are all columns that
+    matter. ``polled_by`` is a column with the time of a row's last change, where there are no triggers; changes up to
+    ``polled_until`` were found. ``backfilled_until`` is the key up to which the rows were read for the first time,
+    ``enqueued`` how many these were of some ``rows``. ``rate`` is rows a second, lately; all was compared at
+    ``checked_at``, None: it is to be.
+    """
+
+    __tablename__ = "sources"
+    __table_args__ = (CheckConstraint("state IN ('running', 'paused', 'broken')", name="state"),)
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    collection: Mapped[str | None] = mapped_column(Text)
+    into_column: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    table_schema: Mapped[str] = mapped_column(Text)
+    table_name: Mapped[str] = mapped_column(Text)
+    key: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    key_types: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    title: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    metadata_: Mapped[list[str]] = mapped_column("metadata", ARRAY(Text))
+    condition: Mapped[str | None] = mapped_column(Text)
+    watched: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    polled_by: Mapped[str | None] = mapped_column(Text)
+    polled_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    state: Mapped[str] = mapped_column(Text, server_default="running")
+    reason: Mapped[str | None] = mapped_column(Text)
+    backfilled: Mapped[bool] = mapped_column(server_default=false())
+    backfilled_until: Mapped[str | None] = mapped_column(Text)
+    enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    rows: Mapped[float] = mapped_column(server_default="0")
+    rate: Mapped[float | None] = mapped_column()
+    checked_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+
+
+class SourceRow(Base):
+    """What the vector column of a source's row was last encoded of: the SHA-256 of its text."""
+
+    __tablename__ = "source_rows"
+
+    source_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Failure(Base):
+    """A row that could not be encoded. It is tried again at ``retry_at``, 'infinity' while it is; None: it is parked."""
+
+    __tablename__ = "failures"
+
+    source_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    attempts: Mapped[int] = mapped_column(Integer)
+    retry_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    error: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+
+
+# What has changed in the tables of sources, appended by triggers: nothing unique, so that they block nobody. A row
+# without a key says that all of its lane is to be looked at, after a TRUNCATE.
+changes = Table(
+    "changes",
+    Base.metadata,
+    Column("id", BigInteger, Identity(), nullable=False),
+    Column("source_id", Integer, nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("key", Text),
+    Column("at", Timestamp, server_default=func.now(), nullable=False),
+    Index("changes_source_id_lane_id_idx", "source_id", "lane", "id"),
+)
 
 
 def document_id(collection_id: int, key: str) -> uuid.UUID:

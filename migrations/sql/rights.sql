@@ -8,6 +8,7 @@
 --                    stands there lets everybody execute. A function that has the rights of who calls it finds nothing
 --                    here: what it calls stands in one of the other two.
 --
+-- Which users' tables are kept in step, and what of them has changed, the owner alone says: workers read these tables.
 -- Of partitions only the upkeep is a writer's: their rows are reached by the parent, whose policies hold there. Which
 -- collections and spaces there are, and what they are called, only functions of the owner change: others that have the
 -- owner's rights rely on it.
@@ -180,7 +181,8 @@ BEGIN
         WHEN n.nspname = 'searchapp' OR c.relkind NOT IN ('r', 'p') THEN false
         WHEN w.privilege = 'MAINTAIN' THEN c.relname <> 'alembic_version'
         WHEN c.relname = 'models' THEN w.privilege = 'INSERT'
-        ELSE NOT c.relispartition AND c.relname NOT IN ('alembic_version', 'collections', 'spaces')
+        ELSE NOT c.relispartition AND c.relname NOT IN (
+          'alembic_version', 'collections', 'spaces', 'sources', 'source_rows', 'changes', 'failures')
       END
       AND NOT has_table_privilege(w.role, c.oid, w.privilege)
     ORDER BY c.oid, w.place
