@@ -223,7 +223,8 @@ class JudgedQuery(Base):
 
 
 class Worker(Base):
-    """A process that encodes what is asked for from SQL; one that is alive was ``seen_at`` a moment ago."""
+    """A process that encodes what is asked for from SQL, and the rows of sources; one that is alive was ``seen_at`` a
+    moment ago. ``rates`` are the rows a second that it wrote lately, by the ids of sources."""
 
     __tablename__ = "workers"
 
@@ -232,6 +233,7 @@ class Worker(Base):
     started_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     doing: Mapped[str] = mapped_column(Text)
+    rates: Mapped[dict[str, float]] = mapped_column(JSONB, server_default="{}")
 
 
 class Source(Base):
@@ -240,8 +242,7 @@ class Source(Base):
     ``key_types`` are those of the key's columns, ``condition`` says which rows count, ``watched`` are all columns that
     matter. ``polled_by`` is a column with the time of a row's last change, where there are no triggers; changes up to
     ``polled_until`` were found. ``backfilled_until`` is the key up to which the rows were read for the first time,
-    ``enqueued`` how many these were of some ``rows``. ``rate`` is rows a second, lately; all was compared at
-    ``checked_at``, None: it is to be.
+    ``enqueued`` how many these were of some ``rows``. All was compared at ``checked_at``; None: it is to be.
     """
 
     __tablename__ = "sources"
@@ -269,7 +270,6 @@ class Source(Base):
     backfilled_until: Mapped[str | None] = mapped_column(Text)
     enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")
     rows: Mapped[float] = mapped_column(server_default="0")
-    rate: Mapped[float | None] = mapped_column()
     checked_at: Mapped[datetime | None] = mapped_column(Timestamp)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 
@@ -288,6 +288,7 @@ class Failure(Base):
     """A row that could not be encoded. It is tried again at ``retry_at``, 'infinity' while it is; None: it is parked."""
 
     __tablename__ = "failures"
+    __table_args__ = (Index(None, "retry_at"),)
 
     source_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     key: Mapped[str] = mapped_column(Text, primary_key=True)

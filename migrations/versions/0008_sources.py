@@ -62,7 +62,6 @@ def upgrade() -> None:
         sa.Column("backfilled_until", sa.Text()),
         sa.Column("enqueued", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("rows", sa.Double(), server_default="0", nullable=False),
-        sa.Column("rate", sa.Double()),
         sa.Column("checked_at", TIMESTAMP),
         sa.Column("created_at", TIMESTAMP, server_default=NOW, nullable=False),
         sa.CheckConstraint("state IN ('running', 'paused', 'broken')", name="state"),
@@ -85,6 +84,8 @@ def upgrade() -> None:
         sa.Column("at", TIMESTAMP, server_default=NOW, nullable=False),
         schema=S,
     )
+    op.create_index("failures_retry_at_idx", "failures", ["retry_at"], schema=S)
+    op.add_column("workers", sa.Column("rates", postgresql.JSONB(), server_default="{}", nullable=False), schema=S)
     op.create_table(
         "changes",
         sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
@@ -107,3 +108,4 @@ def downgrade() -> None:
         op.execute(statement)
     for table in ("changes", "failures", "source_rows", "sources"):
         op.drop_table(table, schema=S)
+    op.drop_column("workers", "rates", schema=S)

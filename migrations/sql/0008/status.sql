@@ -10,13 +10,16 @@ COMMENT ON VIEW searchapp.sources IS
 
 CREATE VIEW searchapp.source_status WITH (security_invoker) AS
 SELECT s.name, s.state, s.reason, s.backfilled, s.rows::bigint AS rows, c.pending, f.retrying, f.failed,
-  clock_timestamp() - c.oldest AS oldest, s.rate,
+  clock_timestamp() - c.oldest AS oldest, w.rate,
   CASE WHEN c.pending = 0 AND s.backfilled THEN interval '0'
-    WHEN s.rate > 0 THEN make_interval(secs => (c.pending + CASE WHEN s.backfilled THEN 0
-      ELSE greatest(s.rows - s.enqueued, 0) END) / s.rate) END AS time_left,
-  s.checked_at,
-  (SELECT count(*) FROM searchapp_data.workers w WHERE w.seen_at > clock_timestamp() - interval '1 minute') AS workers
+    WHEN w.rate > 0 THEN make_interval(secs => (c.pending + CASE WHEN s.backfilled THEN 0
+      ELSE greatest(s.rows - s.enqueued, 0) END) / w.rate) END AS time_left,
+  s.checked_at, w.workers
 FROM searchapp_data.sources s
+CROSS JOIN LATERAL (
+  SELECT count(*) AS workers, sum((w.rates ->> s.id::text)::float8) AS rate
+  FROM searchapp_data.workers w WHERE w.seen_at > clock_timestamp() - interval '1 minute'
+) w
 CROSS JOIN LATERAL (
   SELECT count(*) AS pending, min(c.at) AS oldest FROM searchapp_data.changes c WHERE c.source_id = s.id
 ) c
