@@ -519,7 +519,7 @@ def driver_of(connection: Connection) -> psycopg.Connection[Any]:
     """The driver's connection under a caller's, in its transaction."""
     if not connection.in_transaction():
         connection.begin()
-    driver = connection.connection.driver_connection
+    driver: Any = connection.connection.dbapi_connection  # of a detached one, too
     assert isinstance(driver, psycopg.Connection)
     return driver
 

@@ -239,10 +239,11 @@ class Worker(Base):
 class Source(Base):
     """A user's table that is kept in step with a collection, or with a vector column of its own (``into_column``).
 
-    ``key_types`` are those of the key's columns, ``condition`` says which rows count, ``watched`` are all columns that
-    matter. ``polled_by`` is a column with the time of a row's last change, where there are no triggers; changes up to
-    ``polled_until`` were found. ``backfilled_until`` is the key up to which the rows were read for the first time,
-    ``enqueued`` how many these were of some ``rows``. All was compared at ``checked_at``; None: it is to be.
+    ``collection_id`` is that of the collection as the first worker found or made it. ``key_types`` are those of the
+    key's columns, ``condition`` says which rows count, ``watched`` are all columns that matter. ``polled_by`` is a column
+    with the time of a row's last change, where there are no triggers; changes up to ``polled_until`` were found.
+    ``backfilled_until`` is the key up to which the rows were read for the first time, ``enqueued`` how many these were
+    of some ``rows``. All was compared at ``checked_at``; None: it is to be.
     """
 
     __tablename__ = "sources"
@@ -251,6 +252,7 @@ class Source(Base):
     id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
     name: Mapped[str] = mapped_column(Text, unique=True)
     collection: Mapped[str | None] = mapped_column(Text)
+    collection_id: Mapped[int | None] = mapped_column(Integer)
     into_column: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
     table_schema: Mapped[str] = mapped_column(Text)
@@ -285,7 +287,7 @@ class SourceRow(Base):
 
 
 class Failure(Base):
-    """A row that could not be encoded. It is tried again at ``retry_at``, 'infinity' while it is; None: it is parked."""
+    """A row that could not be encoded. It is tried again at ``retry_at``, 'infinity' while it is; None: never."""
 
     __tablename__ = "failures"
     __table_args__ = (Index(None, "retry_at"),)

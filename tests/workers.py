@@ -55,17 +55,21 @@ def worker_process(url: str, **environment: str) -> Iterator[subprocess.Popen[st
         text=True,
     )
     try:
-        wait_for(lambda: process.poll() is not None or workers(url), seconds=60)
+        wait_for(lambda: process.poll() is not None or workers(url, doing="answering"), seconds=60)
         yield process
     finally:
         process.kill()
         process.communicate()
 
 
-def workers(url: str) -> int:
-    """How many workers have a row."""
+def workers(url: str, *, doing: str | None = None) -> int:
+    """How many workers have a row.
+
+    :param doing: what they do; None: whatever it is, loading models too.
+    """
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT count(*) FROM searchapp.worker_status").fetchone()
+        statement = "SELECT count(*) FROM searchapp.worker_status WHERE %s::text IS NULL OR doing = %s"
+        row = connection.execute(statement, [doing, doing]).fetchone()
     assert row is not None
     return int(row[0])
 

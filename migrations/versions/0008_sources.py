@@ -43,6 +43,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), sa.Identity(), primary_key=True),
         sa.Column("name", sa.Text(), nullable=False, unique=True),
         sa.Column("collection", sa.Text()),
+        sa.Column("collection_id", sa.Integer()),
         sa.Column("into_column", sa.Text()),
         sa.Column("model", sa.Text()),
         sa.Column("table_schema", sa.Text(), nullable=False),

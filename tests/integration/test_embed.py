@@ -292,8 +292,8 @@ def test_a_request_outlives_whoever_asked_in_vain(url: str, registry: Registry) 
     with refusing("SA020"):
         embed(url, query)
     with conftest.engine_on(url) as engine:
-        assert Worker(engine, registry).run_once() >= 1
-        assert Worker(engine, registry).run_once() == 0
+        assert Worker(engine, registry).run_once().queries >= 1
+        assert Worker(engine, registry).run_once().queries == 0
     assert is_of(embed(url, query), query, registry)
 
 
@@ -648,7 +648,7 @@ def test_the_cache_is_bounded_and_the_oldest_go(db_url: str, registry: Registry)
             for query in part:
                 ask(db_url, query)
                 ask(db_url, query)
-            assert Worker(engine, registry, kept=5).run_once() == len(part)
+            assert Worker(engine, registry, kept=5).run_once().queries == len(part)
     with psycopg.connect(db_url) as connection:
         hashes = connection.execute("SELECT text_hash FROM searchapp_private.query_embeddings").fetchall()
         assert {each for (each,) in hashes} == {hashlib.sha256(query.encode()).digest() for query in queries[7:]}

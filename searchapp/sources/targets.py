@@ -1,0 +1,141 @@
+"""Where the rows of a source go: into a collection. What is written stands in the transaction that takes their changes
+from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from sqlalchemy import Connection, select, update
+
+from searchapp import errors, models, spaces
+from searchapp.encoders import Encoder, Model
+from searchapp.encoders.registry import Registry
+from searchapp.ingest import load
+from searchapp.ingest.destination import DEFAULT_LANGUAGE
+from searchapp.ingest.documents import InvalidRow
+from searchapp.sources import rows
+from searchapp.sources.catalog import Source
+from searchapp.sources.rows import Row
+from searchapp.sources.session import Session
+from searchapp.spaces import Space
+
+# The encoder of a space's model.
+Encoders = Callable[[Space], Encoder]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of rows: how many were ``written`` or deleted, and why others are ``refused``, by their keys."""
+
+    written: int
+    refused: dict[str, str]
+
+
+class Prepared(Protocol):
+    """Rows that are encoded, and ready to be written."""
+
+    def write(self, connection: Connection) -> Written:
+        """Write them in a transaction, or find that they are as they were."""
+        ...
+
+
+class Target(Protocol):
+    """What a source is kept in."""
+
+    @property
+    def collection_id(self) -> int | None:
+        """Of the collection that is fed; None where it is a column."""
+        ...
+
+    def prepare(self, session: Session, keys: Sequence[str], found: Mapping[str, Row]) -> Prepared:
+        """Encode rows, outside of any transaction.
+
+        :param keys: of which those that are not ``found`` are gone.
+        """
+        ...
+
+
+class CollectionTarget:
+    """A collection, which has the documents of a source and no others."""
+
+    def __init__(self, source: Source, space: Space, encoder: Callable[[], Encoder]) -> None:
+        self.space = space
+        self._source = source
+        self._encoder = encoder
+
+    @property
+    def collection_id(self) -> int:
+        return self.space.collection_id
+
+    def prepare(self, session: Session, keys: Sequence[str], found: Mapping[str, Row]) -> _Documents:
+        refused: dict[str, str] = {}
+        made: list[load.Row] = []
+        for key, row in found.items():
+            try:
+                if (document := rows.document(self._source, row)) is not None:
+                    made.append(load.Row.of(self.collection_id, document))
+            except InvalidRow as exc:
+                refused[key] = exc.reason
+        prepared = load.prepare(session.transaction, self.space, made, self._encoder) if made else None
+        kept = {row.document.key for row in made} | refused.keys()
+        return _Documents(self.space, prepared, [key for key in keys if key not in kept], refused, self._encoder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Documents:
+    space: Space
+    prepared: load.Prepared | None
+    gone: list[str]
+    refused: dict[str, str]
+    encoder: Callable[[], Encoder]
+
+    def write(self, connection: Connection) -> Written:
+        written = 0
+        if self.prepared is not None:
+            written += load.write(lambda: nullcontext(connection), self.space, self.prepared, self.encoder).documents
+        if self.gone:
+            ids = [models.document_id(self.space.collection_id, key) for key in self.gone]
+            written += load.delete(connection, self.space, ids)
+        return Written(written, self.refused)
+
+
+def open_target(session: Session, registry: Registry, source: Source, encoders: Encoders) -> Target:
+    """What a source is kept in, made where it is absent and was never there.
+
+    :raises errors.CollectionMissing: the collection was dropped.
+    """
+    assert source.collection is not None
+    find = partial(spaces.find, name=source.collection, vector_schema=session.vector_schema)
+    try:
+        with session.transaction() as connection:
+            space = find(connection)
+    except errors.CollectionMissing:
+        if source.collection_id is not None:
+            raise
+        with suppress(errors.CollectionExists), session.transaction() as connection:  # another worker is as quick
+            _create(connection, session.vector_schema, source.collection, registry.model(source.model))
+        with session.transaction() as connection:
+            space = find(connection)
+    if source.collection_id != space.collection_id:
+        _adopt(session, source, space)
+    return CollectionTarget(source, space, lambda: encoders(space))
+
+
+def _adopt(session: Session, source: Source, space: Space) -> None:
+    """Note which collection a source is kept in; another one of the same name, made since, is not it."""
+    mine = models.Source.id == source.id, models.Source.collection_id.is_(None)
+    with session.transaction() as connection:
+        connection.execute(update(models.Source).where(*mine).values(collection_id=space.collection_id))
+        noted = connection.scalar(select(models.Source.collection_id).where(models.Source.id == source.id))
+    if noted != space.collection_id:
+        raise errors.CollectionMissing(f"the collection {source.collection} is another one than the source was kept in")
+
+
+def _create(connection: Connection, vector_schema: str, collection: str, model: Model) -> None:
+    language = spaces.language_of(connection, DEFAULT_LANGUAGE)
+    chunking = spaces.default_chunking(model)
+    spaces.create(connection, collection, model, chunking, vector_schema, language=language)

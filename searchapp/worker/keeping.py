@@ -1,0 +1,246 @@
+"""Keeping sources in step: rounds of looking what has changed, taking some of it, encoding and writing."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import psycopg
+import sqlalchemy.exc
+from sqlalchemy import Engine
+
+from searchapp import database, errors, maintenance, partitions, spaces
+from searchapp.encoders import Encoder
+from searchapp.encoders.registry import Registry
+from searchapp.sources import backfill, batch, catalog, failures, log, targets
+from searchapp.sources.catalog import Source
+from searchapp.sources.session import Session, open_session
+from searchapp.sources.targets import CollectionTarget, Target
+from searchapp.spaces import Space
+from searchapp.worker.encoding import Known, Loading, QueriesFirst, YieldingEncoder
+
+logger = logging.getLogger("searchapp")
+
+POLL_SECONDS = 0.2
+# A look that takes long, for somebody's open transaction keeps what was deleted, comes the more rarely.
+LOOKS_SHARE = 20
+# Between looks for rows that are to be tried again, and for first readings to go on with.
+CHORES_SECONDS = 1.0
+# Between refreshments of a collection's statistics, and between removals of what is retired.
+REFRESH_SECONDS = 60.0
+# So long a source is left alone whose table is locked, or whose model or collection cannot be had.
+LOCKED_SECONDS = 2.0
+UNFIT_SECONDS = 10.0
+
+
+class Rates:
+    """How many rows a second were written lately, by the ids of sources. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[int, int] = {}
+        self._rates: dict[int, float] = {}
+        self._since = time.monotonic()
+
+    def add(self, source_id: int, rows: int) -> None:
+        """Count rows that were written just now."""
+        with self._lock:
+            self._counts[source_id] = self._counts.get(source_id, 0) + rows
+
+    def latest(self) -> Mapping[int, float]:
+        """The rates since this was asked for last, half of each that of before."""
+        with self._lock:
+            now = time.monotonic()
+            seconds = now - self._since
+            if seconds > 1:
+                measured = {each: count / seconds for each, count in self._counts.items()}
+                before = self._rates or measured
+                halves = {each: (measured.get(each, 0) + before.get(each, 0)) / 2 for each in measured | before}
+                self._rates = {each: round(rate, 2) for each, rate in halves.items() if rate >= 0.01}
+                self._counts, self._since = {}, now
+            return dict(self._rates)
+
+
+class Keeper:
+    """One thread that keeps sources in step, by a session of its own.
+
+    :param stopped: set when it is to end; it ends between batches.
+    :param poll_interval: seconds between looks.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        loading: Loading,
+        turns: QueriesFirst,
+        stopped: threading.Event,
+        rates: Rates,
+        poll_interval: float,
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._loading = loading
+        self._turns = turns
+        self._stopped = stopped
+        self._rates = rates
+        self._poll_interval = poll_interval
+        self._put_off: dict[int, float] = {}  # until when, by the ids of sources
+        self._written: dict[int, int] = {}  # since their statistics were refreshed
+        self._refreshed: dict[int, float] = {}
+        self._removed = time.monotonic()
+
+    def run(self) -> None:
+        """Work until it is stopped, whatever becomes of the database meanwhile."""
+        while not self._stopped.is_set():
+            try:
+                with open_session(self._engine) as session:
+                    self._serve(session)
+            except errors.SearchAppError as exc:
+                logger.warning("%s; sources are kept in step when it can be", exc)
+                self._stopped.wait(CHORES_SECONDS)
+
+    def run_once(self) -> int:
+        """Do what waits now, first readings as a whole; how many keys were dealt with."""
+        done = 0
+        with open_session(self._engine) as session:
+            self._retry_due(session)
+            while not self._stopped.is_set():
+                dealt, _ = self._round(session)
+                done += dealt
+                if not dealt and not self._fill(session):
+                    break
+            self._finish(session, at_once=True)
+        return done
+
+    def _serve(self, session: Session) -> None:
+        chores = 0.0
+        while not self._stopped.is_set():
+            dealt, seconds = self._round(session)
+            if time.monotonic() - chores > CHORES_SECONDS or not dealt:
+                self._retry_due(session)
+                filled = self._fill(session)
+                chores = time.monotonic()
+                if not dealt and not filled:
+                    self._finish(session)
+                    self._stopped.wait(max(self._poll_interval, LOOKS_SHARE * seconds))
+
+    def _round(self, session: Session) -> tuple[int, float]:
+        """Deal with one batch of one source; how many keys these were, and how long the look for them took."""
+        began = time.monotonic()
+        with session.transaction() as connection:
+            lanes = log.look(connection)
+        seconds = time.monotonic() - began
+        if not lanes:
+            return 0, seconds
+        with session.transaction() as connection:
+            found = [each for each in catalog.running(connection) if each.id in lanes and self._is_ready(each)]
+        for source in random.sample(found, len(found)):
+            if dealt := self._attempt(session, source, lanes[source.id]):
+                return dealt, seconds
+        return 0, seconds
+
+    def _attempt(self, session: Session, source: Source, lanes: Sequence[int]) -> int:
+        """Deal with a batch; what keeps a source from being read is noted, or it is put off for a while."""
+        try:
+            target = self._target(session, source)
+            dealt = batch.work_off(session, source, target, lanes)
+        except errors.CollectionMissing:
+            reason = f"the collection {source.collection} was dropped; remove the source, and add it again"
+            with session.transaction() as connection:
+                catalog.mark_broken(connection, source, reason)
+            return 0
+        except (psycopg.Error, sqlalchemy.exc.DBAPIError) as exc:
+            self._cope(session, source, exc)
+            return 0
+        except errors.SearchAppError as exc:
+            logger.warning("the source %s has to wait: %s", source, exc)
+            self._put_off[source.id] = time.monotonic() + UNFIT_SECONDS
+            return 0
+        self._rates.add(source.id, dealt)
+        self._written[source.id] = self._written.get(source.id, 0) + dealt
+        return dealt
+
+    def _cope(self, session: Session, source: Source, exc: Exception) -> None:
+        """Say what is in the way of reading a source; raises what is in the way of all."""
+        cause = exc.orig if isinstance(exc, sqlalchemy.exc.DBAPIError) else exc
+        if session.is_over or not isinstance(cause, psycopg.Error):
+            raise exc
+        if batch.explain(session, source):
+            return
+        said = database.translate(cause)
+        if not isinstance(said, errors.LockNotAvailable):
+            logger.warning("the source %s has to wait: %s", source, said)
+        self._put_off[source.id] = time.monotonic() + LOCKED_SECONDS
+
+    def _is_ready(self, source: Source) -> bool:
+        return time.monotonic() >= self._put_off.get(source.id, 0.0)
+
+    def _target(self, session: Session, source: Source) -> Target:
+        return targets.open_target(session, self._registry, source, self._encoder)
+
+    def _encoder(self, space: Space) -> Encoder:
+        return YieldingEncoder(self._loading.wait(Known(space.model, space.revision)), self._turns)
+
+    def _retry_due(self, session: Session) -> None:
+        with session.transaction() as connection:
+            failures.retry_due(connection)
+
+    def _fill(self, session: Session) -> bool:
+        """Go on with first readings; whether something was put into the log."""
+        with session.transaction() as connection:
+            lacking = [each for each in catalog.running(connection) if not each.backfilled and self._is_ready(each)]
+        filled = False
+        for source in lacking:
+            try:
+                filled |= backfill.advance(session, source)
+            except (psycopg.Error, sqlalchemy.exc.DBAPIError) as exc:
+                self._cope(session, source, exc)
+        return filled
+
+    def _finish(self, session: Session, *, at_once: bool = False) -> None:
+        """What is done when nothing waits: indexes, statistics, and the removal of what is retired.
+
+        :param at_once: though it was done a moment ago.
+        """
+        now = time.monotonic()
+        with session.transaction() as connection:
+            sources = {each.id: each for each in catalog.running(connection)}
+        for source_id, written in list(self._written.items()):
+            if at_once or now - self._refreshed.get(source_id, -REFRESH_SECONDS) >= REFRESH_SECONDS:
+                del self._written[source_id]
+                self._refreshed[source_id] = now
+                if source_id in sources:
+                    self._refresh(session, sources[source_id], written)
+        if now - self._removed >= REFRESH_SECONDS:
+            self._removed = now
+            self._remove_retired()
+
+    def _refresh(self, session: Session, source: Source, written: int) -> None:
+        with suppress(errors.CollectionMissing):
+            target = self._target(session, source)
+            if isinstance(target, CollectionTarget):
+                refresh(self._engine, session, target.space, written)
+
+    def _remove_retired(self) -> None:
+        with suppress(errors.DatabaseError), database.translated(), self._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            maintenance.drop_retired(connection)
+
+
+def refresh(engine: Engine, session: Session, space: Space, written: int) -> None:
+    """Build the index of a space where it has none yet, and refresh its statistics.
+
+    :param written: how many of its documents were written since that was done.
+    """
+    if not space.indexed:
+        spaces.build_index(session.transaction, space)
+    with session.transaction() as connection:
+        fresh = spaces.refresh_statistics(connection, space, written)
+    if fresh and space.language is not None:
+        with engine.connect() as connection:
+            partitions.vacuum_postings(connection.execution_options(isolation_level="AUTOCOMMIT"), space.collection_id)
