@@ -240,8 +240,8 @@ class Source(Base):
     """A user's table that is kept in step with a collection, or with a vector column of its own (``into_column``).
 
     ``collection_id`` is that of the collection as the first worker found or made it. ``key_types`` are those of the
-    key's columns, ``condition`` says which rows count, ``watched`` are all columns that matter. ``polled_by`` is a column
-    with the time of a row's last change, where there are no triggers; changes up to ``polled_until`` were found.
+    key's columns, ``condition`` says which rows count, ``watched`` are all columns that matter. ``polled_by`` is a
+    column with the time of a row's last change, where there are no triggers; changes up to ``polled_until`` were found.
     ``backfilled_until`` is the key up to which the rows were read for the first time, ``enqueued`` how many these were
     of some ``rows``. All was compared at ``checked_at``; None: it is to be.
     """
