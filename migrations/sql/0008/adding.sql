@@ -150,7 +150,7 @@ COMMENT ON FUNCTION searchapp_private.read_condition(regclass, text) IS
 depends on more than its row.';
 
 CREATE FUNCTION searchapp_private.estimated_rows(place regclass, condition text) RETURNS float8
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   plan jsonb;
 BEGIN
