@@ -41,7 +41,7 @@ check: .venv/installed  ## Lint, types, layers, compose file, migrations against
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker-compose.worker.yml
 	$(BIN)/python -m tests.alembic_check
 
 quality: .venv/installed  ## What takes longer: SciFact, memory, thirty random kills
