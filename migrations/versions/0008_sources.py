@@ -57,6 +57,8 @@ def upgrade() -> None:
         sa.Column("watched", TEXTS, nullable=False),
         sa.Column("polled_by", sa.Text()),
         sa.Column("polled_until", sa.Text()),
+        sa.Column("polled_latest", sa.Text()),
+        sa.Column("polled_at", TIMESTAMP),
         sa.Column("state", sa.Text(), server_default="running", nullable=False),
         sa.Column("reason", sa.Text()),
         sa.Column("backfilled", sa.Boolean(), server_default=sa.false(), nullable=False),

@@ -32,6 +32,8 @@ class Source:
     condition: str | None
     polled_by: str | None
     polled_until: str | None
+    polled_latest: str | None
+    polled_at: datetime | None
     backfilled: bool
     backfilled_until: str | None
     enqueued: int

@@ -5,12 +5,12 @@ comparison."""
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 from psycopg import sql
-from sqlalchemy import Connection, text, update
+from sqlalchemy import Connection, func, select, text, update
 
 from searchapp import models
 from searchapp.sources import backfill, log, rows
@@ -46,17 +46,16 @@ class Poller:
 
     def __init__(self, session: Session, source: Source) -> None:
         self._session = session
-        self._lower: str | None  # all up to here has been found; "": there was nothing
-        self._seen: deque[tuple[float, str]] = deque()  # when the latest values were seen
+        self._until = source.polled_until  # all up to here has been found; "": there was nothing
+        self._latest, self._at = source.polled_latest, source.polled_at  # the next such place, and when it was seen
         self._noted: dict[str, str] = {}  # what the round before put into the log, or had found there
         self._found: dict[str, str] = {}  # by this round
         self._cursor: tuple[str, str] | None = None  # the value and the key that this round has come to
-        self._round_began = 0.0
+        self._began: datetime | None = None  # this round, by the database's clock
         self._due = 0.0
         self._seconds = 0.0  # that this round took
         with session.transaction() as connection:
             self._type: str = connection.scalar(_TYPE, {"source_id": source.id}) or "text"
-        self._lower = source.polled_until
 
     def advance(self, source: Source) -> bool:
         """Put the next page of changed rows into the log, if it is time and not enough wait there; whether there was
@@ -65,30 +64,33 @@ class Poller:
             return False
         began = time.monotonic()
         with self._session.transaction() as connection:
-            if self._lower is None:
+            if self._until is None:
                 self._begin(connection, source)
                 return False
             if backfill.waiting(connection, source) >= backfill.WAITING:
                 return False
-            found = self._page(connection, source, began)
+            found = self._page(connection, source)
             news = self._news(found)
             log.append(connection, source, news)
+            self._cursor = (found[-1][1], found[-1][0]) if found else self._cursor
+            if len(found) < PAGE:
+                self._end_round(connection, source)
         self._seconds += time.monotonic() - began
-        self._cursor = (found[-1][1], found[-1][0]) if found else self._cursor
-        if len(found) < PAGE:
-            self._end_round(source)
+        if self._cursor is None:
+            self._due = time.monotonic() + max(SECONDS, SHARE * self._seconds)
+            self._seconds = 0.0
         return bool(news)
 
     def _begin(self, connection: Connection, source: Source) -> None:
         """Begin where the table ends: what it has is read for the first time after this."""
         latest = self._run(connection, source, "SELECT max({column})::text FROM {table} AS t WHERE {bound}", [])
-        self._lower = latest[0][0] or ""
+        self._until = latest[0][0] or ""
         self._note(connection, source)
 
-    def _page(self, connection: Connection, source: Source, began: float) -> list[tuple[str, str]]:
+    def _page(self, connection: Connection, source: Source) -> list[tuple[str, str]]:
         """Keys and values of the next rows, in the order of the values."""
         if self._cursor is None:
-            self._round_began, self._seconds, self._found = began, 0.0, {}
+            self._began, self._found = connection.scalar(select(func.clock_timestamp())), {}
         order = [_column(source), *(sql.Identifier("t", name) for name in source.key)]
         beyond, after = self._beyond(source, order)
         statement = (
@@ -103,9 +105,9 @@ class Poller:
         if self._cursor is not None:
             place = [value, *rows.parts(source, sql.SQL("$2::text"))]
             return sql.SQL("({}) > ({})").format(sql.SQL(", ").join(order), sql.SQL(", ").join(place)), self._cursor
-        if not self._lower:
+        if not self._until:
             return sql.SQL("true"), []
-        return sql.SQL("{} > {}").format(order[0], value), [self._lower]
+        return sql.SQL("{} > {}").format(order[0], value), [self._until]
 
     def _news(self, found: Sequence[tuple[str, str]]) -> list[str]:
         """Those keys that were not put into the log with the same value before."""
@@ -114,23 +116,24 @@ class Poller:
             self._found.update(found)
         return news
 
-    def _end_round(self, source: Source) -> None:
-        now = time.monotonic()
-        if self._cursor is not None and (not self._seen or self._seen[-1][1] != self._cursor[0]):
-            self._seen.append((now, self._cursor[0]))
+    def _end_round(self, connection: Connection, source: Source) -> None:
+        """Note where the next round begins, and where one some time later will."""
+        latest = self._cursor[0] if self._cursor is not None else None
         self._cursor, self._noted = None, self._found
-        self._due = now + max(SECONDS, SHARE * self._seconds)
-        lower = self._lower
-        while self._seen and self._seen[0][0] <= self._round_began - OVERLAP_SECONDS:
-            lower = self._seen.popleft()[1]
-        if lower != self._lower:
-            self._lower = lower
-            with self._session.transaction() as connection:
-                self._note(connection, source)
+        assert self._began is not None
+        before = self._until, self._latest
+        if self._at is not None and self._at <= self._began - timedelta(seconds=OVERLAP_SECONDS):
+            self._until, self._latest, self._at = self._latest, None, None
+        if self._latest is None and latest != self._until:
+            self._latest = latest
+        if (self._until, self._latest) != before:
+            self._note(connection, source)
 
     def _note(self, connection: Connection, source: Source) -> None:
+        at = None if self._latest is None else self._at or func.clock_timestamp()
         statement = update(models.Source).where(models.Source.id == source.id)
-        connection.execute(statement.values(polled_until=self._lower))
+        values = {"polled_until": self._until, "polled_latest": self._latest, "polled_at": at}
+        self._at = connection.scalar(statement.values(values).returning(models.Source.polled_at))
 
     def _run(
         self,

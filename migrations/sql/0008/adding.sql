@@ -337,7 +337,8 @@ BEGIN
   PERFORM searchapp_private.ensure_triggers(source);
   -- nothing tells what was missed, so all is compared
   UPDATE searchapp_data.sources s
-  SET state = 'running', reason = NULL, checked_at = NULL, polled_until = NULL, key_types = source.key_types
+  SET state = 'running', reason = NULL, checked_at = NULL, polled_until = NULL, polled_latest = NULL,
+    polled_at = NULL, key_types = source.key_types
   WHERE s.id = source.id;
 END $$;
 
