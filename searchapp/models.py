@@ -241,9 +241,10 @@ class Source(Base):
 
     ``collection_id`` is that of the collection as the first worker found or made it. ``key_types`` are those of the
     key's columns, ``condition`` says which rows count, ``watched`` are all columns that matter. ``polled_by`` is a
-    column with the time of a row's last change, where there are no triggers; changes up to ``polled_until`` were found.
+    column with the time of a row's last change, where there are no triggers; changes up to ``polled_until``, its text,
+    were found ('': there were none), and later those up to ``polled_latest``, which was seen at ``polled_at``.
     ``backfilled_until`` is the key up to which the rows were read for the first time, ``enqueued`` how many these were
-    of some ``rows``. All was compared at ``checked_at``; None: it is to be.
+    of some ``rows``. All was compared at ``checked_at``; None: it is to be, 'epoch': it is, for the first time since.
     """
 
     __tablename__ = "sources"
@@ -265,7 +266,9 @@ class Source(Base):
     condition: Mapped[str | None] = mapped_column(Text)
     watched: Mapped[list[str]] = mapped_column(ARRAY(Text))
     polled_by: Mapped[str | None] = mapped_column(Text)
-    polled_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    polled_until: Mapped[str | None] = mapped_column(Text)
+    polled_latest: Mapped[str | None] = mapped_column(Text)
+    polled_at: Mapped[datetime | None] = mapped_column(Timestamp)
     state: Mapped[str] = mapped_column(Text, server_default="running")
     reason: Mapped[str | None] = mapped_column(Text)
     backfilled: Mapped[bool] = mapped_column(server_default=false())
@@ -277,7 +280,7 @@ class Source(Base):
 
 
 class SourceRow(Base):
-    """What the vector column of a source's row was last encoded of: the SHA-256 of its text."""
+    """What the vector column of a source's row was last encoded of: the SHA-256 of the model and the text."""
 
     __tablename__ = "source_rows"
 

@@ -15,13 +15,14 @@ from sqlalchemy import Engine
 
 import searchapp
 from searchapp import database, errors, settings
-from searchapp.cli import options, output
+from searchapp.cli import options, output, source_check
 from searchapp.connecting import open_engine
 from searchapp.encoders import registry
 from searchapp.sources import definitions, failures
 from searchapp.sources.definitions import Definition, SourceInfo, SourceStatus
 
 app = typer.Typer(no_args_is_help=True)
+app.command("check")(source_check.check)
 
 # Between looks how far a source is.
 LOOK_SECONDS = 0.5

@@ -14,12 +14,13 @@ from searchapp.sources.catalog import Source
 from searchapp.sources.log import Taken
 from searchapp.sources.rows import Row
 from searchapp.sources.session import Session
-from searchapp.sources.targets import Target
+from searchapp.sources.writing import Target
 
 logger = logging.getLogger("searchapp")
 
-# Classes of SQLSTATE that say something of a row: data, constraints, limits, and what the server did not expect.
-_OF_ROWS = ("22", "23", "54", "XX")
+# Classes of SQLSTATE that say something of a row: data, constraints, limits, what a trigger on a table with a vector
+# column raises, and what the server did not expect.
+_OF_ROWS = ("22", "23", "54", "P0", "XX")
 
 
 def work_off(session: Session, source: Source, target: Target, lanes: Sequence[int]) -> int:
@@ -68,8 +69,10 @@ def _write(
     with session.transaction() as connection:
         log.delete(connection, taken, keys)
         written = prepared.write(connection)
-        failures.clear(connection, source, [key for key in keys if key not in written.refused])
+        left = written.refused.keys() | set(written.put_off)
+        failures.clear(connection, source, [key for key in keys if key not in left])
         failures.note(connection, source, written.refused, final=True)
+        failures.put_off(connection, source, written.put_off)
         faults.point("before-commit")
 
 

@@ -31,7 +31,9 @@ class Source:
     metadata: tuple[str, ...]
     condition: str | None
     polled_by: str | None
-    polled_until: datetime | None
+    polled_until: str | None
+    polled_latest: str | None
+    polled_at: datetime | None
     backfilled: bool
     backfilled_until: str | None
     enqueued: int
@@ -45,6 +47,11 @@ def running(connection: Connection) -> list[Source]:
     """The sources that are to be kept in step, in the order of their ids."""
     statement = select(models.Source).where(models.Source.state == "running").order_by(models.Source.id)
     return [_read(row) for row in connection.execute(statement).mappings()]
+
+
+def by_id(connection: Connection, source_id: int) -> Source:
+    """A source, whatever its state."""
+    return _read(connection.execute(select(models.Source).where(models.Source.id == source_id)).mappings().one())
 
 
 def problem(connection: Connection, source: Source) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +12,8 @@ from searchapp.sources.catalog import Source
 
 # Seconds until a row is tried again, by how often it has failed; after that it is parked.
 DELAYS = (1, 10, 60, 600, 3600)
+# One that is locked is not parked.
+LOCKED_SECONDS = 60.0
 
 # A row that is being tried again is marked by an endless delay; another failure of it counts on, while that of a row
 # that has changed since begins anew.
@@ -23,6 +25,15 @@ ON CONFLICT (source_id, key) DO UPDATE SET
   attempts = CASE WHEN f.retry_at = 'infinity' THEN f.attempts + 1 ELSE 1 END,
   retry_at = CASE WHEN :final THEN NULL ELSE now() + make_interval(secs => (CAST(:delays AS float8[]))[
     CASE WHEN f.retry_at = 'infinity' THEN f.attempts + 1 ELSE 1 END]) END,
+  error = excluded.error, at = excluded.at
+""")
+# However often it was so: the longer a row is locked, the more rarely it is looked at.
+_PUT_OFF = text("""
+INSERT INTO searchapp_data.failures AS f (source_id, key, attempts, retry_at, error)
+SELECT :source_id, k.key, 1, now() + make_interval(secs => 1), 'the row is locked by another transaction'
+FROM unnest(CAST(:keys AS text[])) k (key)
+ON CONFLICT (source_id, key) DO UPDATE SET
+  attempts = f.attempts + 1, retry_at = now() + make_interval(secs => least(power(2, least(f.attempts, 10)), :longest)),
   error = excluded.error, at = excluded.at
 """)
 _CLEAR = text("DELETE FROM searchapp_data.failures WHERE source_id = :source_id AND key = ANY(:keys)")
@@ -57,6 +68,13 @@ def note(connection: Connection, source: Source, errors: Mapping[str, str], *, f
     if errors:
         values = {"keys": list(errors), "errors": list(errors.values()), "final": final}
         connection.execute(_NOTE, {"source_id": source.id, "first": DELAYS[0], "delays": list(DELAYS), **values})
+
+
+def put_off(connection: Connection, source: Source, keys: Collection[str]) -> None:
+    """Have rows looked at again a moment later, for somebody has locked them."""
+    if keys:
+        values = {"keys": list(keys), "longest": LOCKED_SECONDS}
+        connection.execute(_PUT_OFF, {"source_id": source.id, **values})
 
 
 def clear(connection: Connection, source: Source, keys: Sequence[str]) -> None:

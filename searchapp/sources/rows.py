@@ -5,7 +5,7 @@ A key is text: that of the key's column, or of an array of several columns'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, LiteralString
 
 from psycopg import sql
@@ -15,20 +15,34 @@ from searchapp import database
 from searchapp.ingest.documents import Document, Fields, from_row
 from searchapp.sources.catalog import Source
 
-# No columns are called so.
-KEY, NONE = "", "\0"
+# No columns are called so: the key, a title that there is none of, and whether the vector column has a vector.
+KEY, NONE, FILLED = "", "\0", "\0filled"
+# So many rows are fetched at a time where they are many: their texts may be long.
+FETCHED = 20
 
 Row = Mapping[str, Any]
 
 
 def read(connection: Connection, source: Source, keys: Sequence[str]) -> dict[str, Row]:
     """The rows of some keys that are there and are meant by the source, by their keys."""
-    statement = "SELECT {key}, {columns} FROM unnest($1::text[]) AS wanted (key) JOIN {table} AS t ON {same}{condition}"
-    if len(source.key) == 1:  # an array of the key's own type uses the index, whatever the planner thinks of a join
-        statement = "SELECT {key}, {columns} FROM {table} AS t WHERE {same}{condition}"
-    names = (KEY, *_names(source))
-    found = _run(connection, source, statement, [list(keys)], columns=_columns(source), same=_is_wanted(source))
-    return {row[0]: dict(zip(names, row, strict=True)) for row in found}
+    found = run(connection, source, "SELECT {key}, {columns} FROM {wanted}{condition}", [list(keys)])
+    return {row[0]: _row(source, row) for row in found}
+
+
+def existing(connection: Connection, source: Source, keys: Sequence[str], *, whichever: bool = False) -> set[str]:
+    """Those of some keys that there are rows of.
+
+    :param whichever: rows that the source does not mean, too.
+    """
+    statement: LiteralString = "SELECT {key} FROM {wanted}" if whichever else "SELECT {key} FROM {wanted}{condition}"
+    return {row[0] for row in run(connection, source, statement, [list(keys)])}
+
+
+def lock(connection: Connection, source: Source, keys: Sequence[str]) -> set[str]:
+    """Lock rows against changes, whether the source means them or not: those that are there, and that nobody else has
+    locked; nobody is waited for."""
+    statement = "SELECT {key} FROM {wanted} FOR NO KEY UPDATE OF t SKIP LOCKED"
+    return {row[0] for row in run(connection, source, statement, [list(keys)])}
 
 
 def keys_after(connection: Connection, source: Source, after: str | None, limit: int) -> list[str]:
@@ -36,12 +50,18 @@ def keys_after(connection: Connection, source: Source, after: str | None, limit:
 
     :param after: None: from the first on.
     """
-    columns = sql.SQL(", ").join(sql.Identifier("t", name) for name in source.key)
-    beyond: sql.Composable = sql.SQL("$1::text IS NULL")
-    if after is not None:
-        beyond = sql.SQL("({}) > ({})").format(columns, sql.SQL(", ").join(_parts(source, sql.SQL("$1::text"))))
-    statement = "SELECT {key} FROM {table} AS t WHERE {beyond}{condition} ORDER BY {columns} LIMIT $2"
-    return [row[0] for row in _run(connection, source, statement, [after, limit], columns=columns, beyond=beyond)]
+    statement = "SELECT {key} FROM {table} AS t WHERE {beyond}{condition} ORDER BY {order} LIMIT $2"
+    return [row[0] for row in run(connection, source, statement, [after, limit], **_beyond(source, after))]
+
+
+def after(connection: Connection, source: Source, key: str | None, limit: int) -> Iterator[Row]:
+    """The rows that come after a key, as :func:`keys_after` gives theirs, a few in memory at a time: nothing else may
+    be asked meanwhile."""
+    statement = "SELECT {key}, {columns} FROM {table} AS t WHERE {beyond}{condition} ORDER BY {order} LIMIT $2"
+    composed = _compose(source, statement, **_beyond(source, key))
+    cursor = database.raw_cursor(database.driver_of(connection))
+    for row in cursor.stream(composed, [key, limit], size=FETCHED):
+        yield _row(source, row)
 
 
 def document(source: Source, row: Row) -> Document | None:
@@ -51,9 +71,7 @@ def document(source: Source, row: Row) -> Document | None:
     """
     if all(not (row[name] or "").strip() for name in source.text):
         return None
-    return from_row(
-        row, Fields(key=KEY, title=source.title or KEY + "title", text=source.text, metadata=source.metadata)
-    )
+    return from_row(row, Fields(key=KEY, title=source.title or NONE, text=source.text, metadata=source.metadata))
 
 
 def table(source: Source) -> sql.Identifier:
@@ -67,24 +85,47 @@ def key_of(source: Source) -> sql.Composable:
     return columns[0] if len(columns) == 1 else sql.SQL("ARRAY[{}]::text").format(sql.SQL(", ").join(columns))
 
 
-def _is_wanted(source: Source) -> sql.Composable:
-    """Whether the key of a row is wanted, by its columns, so that their index is used. A key of an earlier type of the
+def _row(source: Source, values: Sequence[Any]) -> Row:
+    names = (KEY, *_names(source), *([] if source.into_column is None else [FILLED]))
+    return dict(zip(names, values, strict=True))
+
+
+def _beyond(source: Source, after: str | None) -> dict[str, sql.Composable]:
+    """What comes after a key, and in which order."""
+    order = sql.SQL(", ").join(sql.Identifier("t", name) for name in source.key)
+    if after is None:
+        return {"order": order, "beyond": sql.SQL("$1::text IS NULL")}
+    key = sql.SQL(", ").join(parts(source, sql.SQL("$1::text")))
+    return {"order": order, "beyond": sql.SQL("({}) > ({})").format(order, key)}
+
+
+def _wanted(source: Source) -> sql.Composable:
+    """The rows ``t`` of some keys, by the key's columns, so that their index is used. A key of an earlier type of the
     column is of no row."""
-    if len(source.key) == 1:
+    if len(source.key) == 1:  # an array of the key's own type uses the index, whatever the planner thinks of a join
         return sql.SQL(
-            "{column} = ANY(ARRAY(SELECT k::{type} FROM unnest($1::text[]) k WHERE pg_input_is_valid(k, {name})))"
+            "{table} AS t WHERE {column} ="
+            " ANY(ARRAY(SELECT k::{type} FROM unnest($1::text[]) k WHERE pg_input_is_valid(k, {name})))"
         ).format(
+            table=table(source),
             column=sql.Identifier("t", source.key[0]),
             type=sql.SQL(source.key_types[0]),
             name=sql.Literal(source.key_types[0]),
         )
+    return sql.SQL("unnest($1::text[]) AS wanted (searchapp_key) JOIN {} AS t ON {} WHERE true").format(
+        table(source), joined(source)
+    )
+
+
+def joined(source: Source) -> sql.Composable:
+    """That a row ``t`` is the one of a row ``wanted`` with its ``searchapp_key``."""
     columns = (sql.Identifier("t", name) for name in source.key)
-    parts = _parts(source, sql.Identifier("wanted", "key"))
-    return sql.SQL(" AND ").join(map(sql.SQL("{} = {}").format, columns, parts))
+    wanted = parts(source, sql.Identifier("wanted", "searchapp_key"))
+    return sql.SQL(" AND ").join(map(sql.SQL("{} = {}").format, columns, wanted))
 
 
-def _parts(source: Source, key: sql.Composable) -> list[sql.Composable]:
-    """The values of the key's columns that a key is the text of."""
+def parts(source: Source, key: sql.Composable) -> list[sql.Composable]:
+    """The values of the key's columns, for a key that is their text."""
     if len(source.key) == 1:
         return [sql.SQL("{}::{}").format(key, sql.SQL(source.key_types[0]))]
     return [
@@ -98,13 +139,32 @@ def _names(source: Source) -> list[str]:
 
 
 def _columns(source: Source) -> sql.Composable:
-    return sql.SQL(", ").join(sql.Identifier("t", name) for name in _names(source))
+    columns: list[sql.Composable] = [sql.Identifier("t", name) for name in _names(source)]
+    if source.into_column is not None:
+        columns.append(sql.SQL("{} IS NOT NULL").format(sql.Identifier("t", source.into_column)))
+    return sql.SQL(", ").join(columns)
 
 
-def _run(
+def run(
     connection: Connection, source: Source, statement: LiteralString, parameters: Sequence[Any], **parts: sql.Composable
 ) -> list[tuple[Any, ...]]:
-    """Run a statement on a source's table; its condition is as PostgreSQL wrote it down when the source was added."""
+    """Run a statement on a source's table ``t``; its rows, none of one that gives none.
+
+    :param statement: with ``{key}``, ``{table}``, ``{wanted}``, ``{columns}``, ``{condition}`` and other parts.
+    """
+    cursor = database.raw_cursor(database.driver_of(connection))
+    cursor.execute(_compose(source, statement, **parts), parameters)
+    return cursor.fetchall() if cursor.description is not None else []
+
+
+def _compose(source: Source, statement: LiteralString, **parts: sql.Composable) -> sql.Composed:
+    """A statement; the source's condition is as PostgreSQL wrote it down when the source was added."""
     condition = "" if source.condition is None else f" AND ({source.condition})"
-    composed = sql.SQL(statement).format(key=key_of(source), table=table(source), condition=sql.SQL(condition), **parts)
-    return database.raw_cursor(database.driver_of(connection)).execute(composed, parameters).fetchall()
+    return sql.SQL(statement).format(
+        key=key_of(source),
+        table=table(source),
+        wanted=_wanted(source),
+        columns=_columns(source),
+        condition=sql.SQL(condition),
+        **parts,
+    )

@@ -12,9 +12,11 @@ from sqlalchemy import Connection, Engine, text
 from searchapp import database, errors
 
 # A worker that hangs loses its session, and with it its locks; so does one whose host is gone. Row-level security would
-# make rows look deleted; with this they are an error. An open TRUNCATE of somebody's is not waited for for long.
+# make rows look deleted; with this they are an error. An open TRUNCATE of somebody's is not waited for for long. What a
+# polled column was like is kept as text.
 _SET_UP = (
     "SET row_security = off",
+    "SET datestyle = ISO",
     "SET lock_timeout = '1s'",
     "SET idle_session_timeout = '10min'",
     "SET idle_in_transaction_session_timeout = '5min'",

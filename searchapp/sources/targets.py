@@ -1,5 +1,5 @@
-"""Where the rows of a source go: into a collection. What is written stands in the transaction that takes their changes
-from the log."""
+"""Where the rows of a source go: into a collection, or a vector column of their own. What is written stands in the
+transaction that takes their changes from the log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from sqlalchemy import Connection, select, update
 
@@ -17,46 +16,17 @@ from searchapp.encoders.registry import Registry
 from searchapp.ingest import load
 from searchapp.ingest.destination import DEFAULT_LANGUAGE
 from searchapp.ingest.documents import InvalidRow
-from searchapp.sources import rows
+from searchapp.sources import columns, rows
 from searchapp.sources.catalog import Source
+from searchapp.sources.columns import ColumnTarget
 from searchapp.sources.rows import Row
 from searchapp.sources.session import Session
+from searchapp.sources.stored import Stored, StoredDocuments, StoredVectors
+from searchapp.sources.writing import Target, Written
 from searchapp.spaces import Space
 
-# The encoder of a space's model.
-Encoders = Callable[[Space], Encoder]
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What became of rows: how many were ``written`` or deleted, and why others are ``refused``, by their keys."""
-
-    written: int
-    refused: dict[str, str]
-
-
-class Prepared(Protocol):
-    """Rows that are encoded, and ready to be written."""
-
-    def write(self, connection: Connection) -> Written:
-        """Write them in a transaction, or find that they are as they were."""
-        ...
-
-
-class Target(Protocol):
-    """What a source is kept in."""
-
-    @property
-    def collection_id(self) -> int | None:
-        """Of the collection that is fed; None where it is a column."""
-        ...
-
-    def prepare(self, session: Session, keys: Sequence[str], found: Mapping[str, Row]) -> Prepared:
-        """Encode rows, outside of any transaction.
-
-        :param keys: of which those that are not ``found`` are gone.
-        """
-        ...
+# The encoder of a model, by its name and the revision of its weights, '' where any will do.
+Encoders = Callable[[str, str], Encoder]
 
 
 class CollectionTarget:
@@ -70,6 +40,10 @@ class CollectionTarget:
     @property
     def collection_id(self) -> int:
         return self.space.collection_id
+
+    @property
+    def stored(self) -> StoredDocuments:
+        return StoredDocuments(self._source, self.space)
 
     def prepare(self, session: Session, keys: Sequence[str], found: Mapping[str, Row]) -> _Documents:
         refused: dict[str, str] = {}
@@ -107,8 +81,12 @@ def open_target(session: Session, registry: Registry, source: Source, encoders: 
     """What a source is kept in, made where it is absent and was never there.
 
     :raises errors.CollectionMissing: the collection was dropped.
+    :raises columns.ColumnUnfit: the column cannot hold what the model makes.
     """
-    assert source.collection is not None
+    if source.collection is None:
+        encoder = encoders(source.model, "")
+        with session.transaction() as connection:
+            return ColumnTarget(source, encoder, columns.check(connection, source, encoder.model))
     find = partial(spaces.find, name=source.collection, vector_schema=session.vector_schema)
     try:
         with session.transaction() as connection:
@@ -122,7 +100,17 @@ def open_target(session: Session, registry: Registry, source: Source, encoders: 
             space = find(connection)
     if source.collection_id != space.collection_id:
         _adopt(session, source, space)
-    return CollectionTarget(source, space, lambda: encoders(space))
+    return CollectionTarget(source, space, lambda: encoders(space.model, space.revision))
+
+
+def open_stored(connection: Connection, vector_schema: str, registry: Registry, source: Source) -> Stored:
+    """What is stored of a source, to be compared with its rows; no model is loaded for that.
+
+    :raises errors.CollectionMissing: the collection was dropped.
+    """
+    if source.collection is None:
+        return StoredVectors(source, registry.model(source.model).revision)
+    return StoredDocuments(source, spaces.find(connection, source.collection, vector_schema=vector_schema))
 
 
 def _adopt(session: Session, source: Source, space: Space) -> None:

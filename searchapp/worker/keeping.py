@@ -6,8 +6,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import psycopg
 import sqlalchemy.exc
@@ -18,10 +19,13 @@ from searchapp.encoders import Encoder
 from searchapp.encoders.registry import Registry
 from searchapp.sources import backfill, batch, catalog, failures, log, targets
 from searchapp.sources.catalog import Source
+from searchapp.sources.columns import ColumnUnfit
 from searchapp.sources.session import Session, open_session
-from searchapp.sources.targets import CollectionTarget, Target
+from searchapp.sources.targets import CollectionTarget
+from searchapp.sources.writing import Target
 from searchapp.spaces import Space
 from searchapp.worker.encoding import Known, Loading, QueriesFirst, YieldingEncoder
+from searchapp.worker.watching import Watch
 
 logger = logging.getLogger("searchapp")
 
@@ -105,25 +109,27 @@ class Keeper:
                 self._stopped.wait(CHORES_SECONDS)
 
     def run_once(self) -> int:
-        """Do what waits now, first readings as a whole; how many keys were dealt with."""
+        """Do what waits now, first readings and comparisons as a whole; how many keys were dealt with."""
         done = 0
         with open_session(self._engine) as session:
+            watch = Watch(session)
             self._retry_due(session)
             while not self._stopped.is_set():
                 dealt, _ = self._round(session)
                 done += dealt
-                if not dealt and not self._fill(session):
+                if not dealt and not self._fill(session, watch):
                     break
             self._finish(session, at_once=True)
         return done
 
     def _serve(self, session: Session) -> None:
+        watch = Watch(session)
         chores = 0.0
         while not self._stopped.is_set():
             dealt, seconds = self._round(session)
             if time.monotonic() - chores > CHORES_SECONDS or not dealt:
                 self._retry_due(session)
-                filled = self._fill(session)
+                filled = self._fill(session, watch)
                 chores = time.monotonic()
                 if not dealt and not filled:
                     self._finish(session)
@@ -140,30 +146,37 @@ class Keeper:
         with session.transaction() as connection:
             found = [each for each in catalog.running(connection) if each.id in lanes and self._is_ready(each)]
         for source in random.sample(found, len(found)):
-            if dealt := self._attempt(session, source, lanes[source.id]):
+            if dealt := self._attempt(session, source, partial(self._deal, session, source, lanes[source.id])):
                 return dealt, seconds
         return 0, seconds
 
-    def _attempt(self, session: Session, source: Source, lanes: Sequence[int]) -> int:
-        """Deal with a batch; what keeps a source from being read is noted, or it is put off for a while."""
-        try:
-            target = self._target(session, source)
-            dealt = batch.work_off(session, source, target, lanes)
-        except errors.CollectionMissing:
-            reason = f"the collection {source.collection} was dropped; remove the source, and add it again"
-            with session.transaction() as connection:
-                catalog.mark_broken(connection, source, reason)
-            return 0
-        except (psycopg.Error, sqlalchemy.exc.DBAPIError) as exc:
-            self._cope(session, source, exc)
-            return 0
-        except errors.SearchAppError as exc:
-            logger.warning("the source %s has to wait: %s", source, exc)
-            self._put_off[source.id] = time.monotonic() + UNFIT_SECONDS
-            return 0
+    def _deal(self, session: Session, source: Source, lanes: Sequence[int]) -> int:
+        """Deal with a batch; how many keys these were."""
+        dealt = batch.work_off(session, source, self._target(session, source), lanes)
         self._rates.add(source.id, dealt)
         self._written[source.id] = self._written.get(source.id, 0) + dealt
         return dealt
+
+    def _attempt(self, session: Session, source: Source, work: Callable[[], int]) -> int:
+        """Do some work for a source; what keeps it from being read is noted, or it is put off for a while."""
+        try:
+            return work()
+        except errors.CollectionMissing:
+            reason = f"the collection {source.collection} was dropped; remove the source, and add it again"
+            self._mark_broken(session, source, reason)
+        except ColumnUnfit as exc:
+            self._mark_broken(session, source, str(exc))
+        except (psycopg.Error, sqlalchemy.exc.DBAPIError) as exc:
+            self._cope(session, source, exc)
+        except errors.SearchAppError as exc:
+            logger.warning("the source %s has to wait: %s", source, exc)
+            self._put_off[source.id] = time.monotonic() + UNFIT_SECONDS
+        return 0
+
+    def _mark_broken(self, session: Session, source: Source, reason: str) -> None:
+        logger.warning("the source %s is broken: %s", source, reason)
+        with session.transaction() as connection:
+            catalog.mark_broken(connection, source, reason)
 
     def _cope(self, session: Session, source: Source, exc: Exception) -> None:
         """Say what is in the way of reading a source; raises what is in the way of all."""
@@ -183,24 +196,28 @@ class Keeper:
     def _target(self, session: Session, source: Source) -> Target:
         return targets.open_target(session, self._registry, source, self._encoder)
 
-    def _encoder(self, space: Space) -> Encoder:
-        return YieldingEncoder(self._loading.wait(Known(space.model, space.revision)), self._turns)
+    def _encoder(self, model: str, revision: str) -> Encoder:
+        return YieldingEncoder(self._loading.wait(Known(model, revision)), self._turns)
 
     def _retry_due(self, session: Session) -> None:
         with session.transaction() as connection:
             failures.retry_due(connection)
 
-    def _fill(self, session: Session) -> bool:
-        """Go on with first readings; whether something was put into the log."""
+    def _fill(self, session: Session, watch: Watch) -> bool:
+        """Go on with first readings, polls and comparisons; whether something was done that others may follow on."""
         with session.transaction() as connection:
-            lacking = [each for each in catalog.running(connection) if not each.backfilled and self._is_ready(each)]
-        filled = False
-        for source in lacking:
-            try:
-                filled |= backfill.advance(session, source)
-            except (psycopg.Error, sqlalchemy.exc.DBAPIError) as exc:
-                self._cope(session, source, exc)
-        return filled
+            sources = catalog.running(connection)
+        watch.leave({each.id for each in sources})
+        filled = 0
+        for source in filter(self._is_ready, sources):
+            filled += self._attempt(session, source, partial(self._look, session, watch, source))
+        return bool(filled)
+
+    def _look(self, session: Session, watch: Watch, source: Source) -> int:
+        found = watch.poll(source)
+        if not source.backfilled:
+            return found + backfill.advance(session, source)
+        return found + watch.compare(source, partial(self._target, session, source))
 
     def _finish(self, session: Session, *, at_once: bool = False) -> None:
         """What is done when nothing waits: indexes, statistics, and the removal of what is retired.
@@ -221,6 +238,8 @@ class Keeper:
             self._remove_retired()
 
     def _refresh(self, session: Session, source: Source, written: int) -> None:
+        if source.into_column is not None:
+            return
         with suppress(errors.CollectionMissing):
             target = self._target(session, source)
             if isinstance(target, CollectionTarget):

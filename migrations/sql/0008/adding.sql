@@ -106,6 +106,25 @@ END $$;
 COMMENT ON FUNCTION searchapp_private.check_text_columns(regclass, text[]) IS
 'Raises datatype_mismatch for a column that is no text.';
 
+CREATE FUNCTION searchapp_private.check_poll_column(place regclass, polled_by text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  unfit text;
+BEGIN
+  SELECT format_type(a.atttypid, a.atttypmod) INTO unfit
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+  WHERE a.attrelid = place AND a.attname = polled_by AND coalesce(nullif(t.typbasetype, 0), t.oid) NOT IN (
+    'timestamptz'::regtype, 'timestamp'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype,
+    'numeric'::regtype);
+  IF FOUND THEN
+    RAISE 'the column % is of the type %; expected a timestamp or a number, which grows over all rows with each change',
+      polled_by, unfit USING ERRCODE = 'datatype_mismatch';
+  END IF;
+END $$;
+
+COMMENT ON FUNCTION searchapp_private.check_poll_column(regclass, text) IS
+'Raises datatype_mismatch for a column that does not tell which rows have changed: a date is one for a whole day.';
+
 -- PostgreSQL itself knows what depends on a row's own columns alone: the condition of a partial index does.
 CREATE FUNCTION searchapp_private.read_condition(
   place regclass, INOUT condition text, OUT columns text[]
@@ -202,6 +221,31 @@ END $$;
 COMMENT ON FUNCTION searchapp_private.check_target(regclass, text, text, int) IS
 'Raises an error for a collection or a column that a source cannot be kept in.';
 
+CREATE FUNCTION searchapp_private.check_vector_column(place regclass, into_column text, model text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  vector pg_attribute;
+  dimensions int;
+BEGIN
+  SELECT a.* INTO vector FROM pg_attribute a WHERE a.attrelid = place AND a.attname = into_column;
+  dimensions := coalesce(
+    (SELECT m.dimensions FROM searchapp_data.models m
+     WHERE m.name = coalesce(model, 'all-MiniLM-L6-v2') ORDER BY m.id DESC LIMIT 1), CASE WHEN model IS NULL THEN 384 END);
+  IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = place) THEN
+    RAISE '% is no table, so its column % cannot be written; keep it in a collection', place, into_column
+      USING ERRCODE = 'wrong_object_type';
+  ELSIF NOT has_column_privilege(place, into_column, 'UPDATE') THEN
+    RAISE 'role % may not write the column % of %; run: GRANT UPDATE (%) ON % TO %', current_user, into_column, place,
+      quote_ident(into_column), place, quote_ident(current_user) USING ERRCODE = 'insufficient_privilege';
+  ELSIF vector.atttypmod <> dimensions AND vector.atttypmod > 0 THEN
+    RAISE 'the column % of % has % dimensions; the embeddings of % have %', into_column, place, vector.atttypmod,
+      coalesce(model, 'all-MiniLM-L6-v2'), dimensions USING ERRCODE = 'datatype_mismatch';
+  END IF;
+END $$;
+
+COMMENT ON FUNCTION searchapp_private.check_vector_column(regclass, text, text) IS
+'Raises an error for a vector column that cannot be written, or has other dimensions than the model''s embeddings.';
+
 CREATE FUNCTION searchapp.add_source(
   name text, "table" regclass, key text[], text text[], title text DEFAULT NULL, metadata text[] DEFAULT '{}',
   "where" text DEFAULT NULL, collection text DEFAULT NULL, into_column text DEFAULT NULL, model text DEFAULT NULL,
@@ -234,7 +278,11 @@ BEGIN
     "table", key || text || array_remove(metadata || title || into_column || poll, NULL));
   types := searchapp_private.key_types("table", key);
   PERFORM searchapp_private.check_text_columns("table", text);
+  PERFORM searchapp_private.check_poll_column("table", poll);
   PERFORM searchapp_private.check_target("table", target, into_column);
+  IF into_column IS NOT NULL THEN
+    PERFORM searchapp_private.check_vector_column("table", into_column, model);
+  END IF;
   which := searchapp_private.read_condition("table", "where");
   columns := ARRAY(SELECT DISTINCT w.name FROM unnest(
     key || text || array_remove(metadata || title, NULL) || which.columns) w (name) ORDER BY w.name);
@@ -263,8 +311,8 @@ title, metadata: columns that become a document''s title and metadata.
 where: which rows have documents, by their own columns and immutable functions.
 collection: that of the source''s name, unless another is given; it is made where it is absent, by the model or the
 default. into_column: a vector column of the table itself instead.
-poll: a column with the time of a row''s last change, for tables that can have no triggers; deletions are then found by
-comparing keys now and then.
+poll: a column with the time of a row''s last change, or with a number that grows over all rows, for tables that can
+have no triggers; deletions are then found by comparing keys now and then.
 Gives the source''s id. For members of searchapp_owner who may read the table and put triggers on it.';
 
 CREATE FUNCTION searchapp.pause_source(name text, drop_triggers boolean DEFAULT false) RETURNS void
@@ -301,7 +349,9 @@ BEGIN
   PERFORM searchapp_private.ensure_triggers(source);
   -- nothing tells what was missed, so all is compared
   UPDATE searchapp_data.sources s
-  SET state = 'running', reason = NULL, checked_at = NULL, key_types = source.key_types WHERE s.id = source.id;
+  SET state = 'running', reason = NULL, checked_at = NULL, polled_until = NULL, polled_latest = NULL,
+    polled_at = NULL, key_types = source.key_types
+  WHERE s.id = source.id;
 END $$;
 
 COMMENT ON FUNCTION searchapp.resume_source(text) IS

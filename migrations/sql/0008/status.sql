@@ -14,7 +14,7 @@ SELECT s.name, s.state, s.reason, s.backfilled, s.rows::bigint AS rows, s.enqueu
   CASE WHEN c.pending = 0 AND s.backfilled THEN interval '0'
     WHEN w.rate > 0 THEN make_interval(secs => (c.pending + CASE WHEN s.backfilled THEN 0
       ELSE greatest(s.rows - s.enqueued, 0) END) / w.rate) END AS time_left,
-  s.checked_at, w.workers
+  nullif(s.checked_at, 'epoch') AS checked_at, w.workers
 FROM searchapp_data.sources s
 CROSS JOIN LATERAL (
   SELECT count(*) AS workers, sum((w.rates ->> s.id::text)::float8) AS rate
