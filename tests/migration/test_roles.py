@@ -30,13 +30,30 @@ OWNERS = (
     f" UNION ALL SELECT proowner FROM pg_proc WHERE pronamespace IN {OURS} AND oid NOT IN {EXTENSIONS}) o"
 )
 
+# What a test may leave on a server, and how it is dropped: databases first, as roles own what is in them.
+LEFT: tuple[tuple[str, LiteralString], ...] = (
+    ("SELECT datname FROM pg_database", "DROP DATABASE {} WITH (FORCE)"),
+    ("SELECT rolname FROM pg_roles", "DROP ROLE {}"),
+)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[database.Parameters]:
+    """A server for this module, where no other test has made our roles."""
+    with temporary_server() as parameters:
+        yield parameters
+
 
 @pytest.fixture
-def cluster() -> Iterator[str]:
-    """The address of an empty database on a server of its own, where there are no roles of ours."""
-    with temporary_server() as parameters:
-        execute(database.conninfo(parameters), "CREATE DATABASE shop")
-        yield database.conninfo({**parameters, "dbname": "shop"})
+def cluster(own_server: database.Parameters) -> Iterator[str]:
+    """The address of an empty database on a server where there are no roles of ours; all that is made there goes."""
+    server = database.conninfo(own_server)
+    before = [set(names(server, there)) for there, _ in LEFT]
+    execute(server, "CREATE DATABASE shop")
+    yield database.conninfo({**own_server, "dbname": "shop"})
+    for (there, drop), kept in zip(LEFT, before, strict=True):
+        for name in set(names(server, there)) - kept:
+            execute(server, sql.SQL(drop).format(sql.Identifier(name)))
 
 
 def make_role(url: str, name: str, attributes: LiteralString = "", *, schemas: bool = True) -> str:
