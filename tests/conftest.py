@@ -26,7 +26,7 @@ from tests.servers import temporary_server
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "SEARCHAPP_HOME"]:
     os.environ.pop(_name, None)
-# One home for all processes of a run, so that the model's graph is exported once: the first process makes and deletes it.
+# One home for all processes of a run, so that the model's graph is exported once; the first of them deletes it.
 if "SEARCHAPP_TESTS_HOME" not in os.environ:
     os.environ["SEARCHAPP_TESTS_HOME"] = tempfile.mkdtemp(prefix="searchapp-tests-home-")
     atexit.register(shutil.rmtree, os.environ["SEARCHAPP_TESTS_HOME"], ignore_errors=True)

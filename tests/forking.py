@@ -41,12 +41,12 @@ def run_command(
     :raises subprocess.TimeoutExpired: it took longer than so many seconds, and was killed.
     """
     (its_in, to), (out, its_out), (err, its_err) = os.pipe(), os.pipe(), os.pipe()
-    request = {"arguments": list(arguments), "folder": str(folder), "environment": environment}
     with _connect() as call, call.makefile("rb") as told, ThreadPoolExecutor(3) as pool:
         socket.send_fds(call, [b"."], [its_in, its_out if stdout is None else stdout, its_err])
-        call.sendall(json.dumps(request).encode() + b"\n")
         for descriptor in (its_in, its_out, its_err):
             os.close(descriptor)
+        request = {"arguments": list(arguments), "folder": str(folder), "environment": environment}
+        call.sendall(json.dumps(request).encode() + b"\n")
         deadline = threading.Timer(timeout, os.kill, (int(told.readline()), signal.SIGKILL))
         deadline.start()
         pool.submit(_write, to, stdin)
@@ -60,12 +60,12 @@ def run_command(
 
 
 def _write(descriptor: int, content: bytes) -> None:
-    with open(descriptor, "wb") as file, suppress(BrokenPipeError):  # noqa: PTH123  # a pipe has no path
+    with suppress(BrokenPipeError), open(descriptor, "wb") as file:
         file.write(content)
 
 
 def _read(descriptor: int) -> bytes:
-    with open(descriptor, "rb") as file:  # noqa: PTH123
+    with open(descriptor, "rb") as file:
         return file.read()
 
 
@@ -137,8 +137,8 @@ def _become(request: dict[str, Any]) -> None:
     sys.path[0] = request["folder"]
     sys.argv = ["searchapp", *request["arguments"]]
     # As the interpreter opens them: those of the origin remember what lay behind the descriptors before.
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: PTH123, SIM115
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     runpy.run_module("searchapp", run_name="__main__")
 
 
