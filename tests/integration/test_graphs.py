@@ -165,16 +165,26 @@ def test_a_home_that_cannot_be_written_works_with_a_warning(
     assert "more slowly" in caplog.text
 
 
-def test_two_processes_export_one_graph(small: SentenceTransformerEncoder, tmp_path: Path) -> None:
-    code = (
-        "import logging, pathlib, sys; logging.basicConfig(level=logging.INFO)\n"
-        "from searchapp.encoders.registry import Registry\n"
-        "print(Registry(pathlib.Path(sys.argv[1])).encoder(sys.argv[2]).encode_queries(['a']).shape)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path), small.model.name]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+def test_two_processes_export_one_graph_and_ask_no_network_where_the_weights_are_installed(tmp_path: Path) -> None:
+    watched = """
+import logging, pathlib, sys
+def refuse(event, arguments):
+    if event == "socket.getaddrinfo" or event == "socket.connect" and isinstance(arguments[1], tuple):
+        raise SystemExit(f"asked the network: {event} {arguments}")
+sys.addaudithook(refuse)
+logging.basicConfig()
+logging.getLogger("searchapp").setLevel(logging.INFO)
+from searchapp.encoders.registry import Registry
+print(Registry(pathlib.Path(sys.argv[1])).encoder("all-MiniLM-L6-v2").encode_queries(["a cat"]).shape)
+"""
+    command = [sys.executable, "-c", watched, str(tmp_path)]
+    online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    options: dict[str, Any] = {"env": online, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **options) for _ in range(2)]
     said = [process.communicate(timeout=180) for process in processes]
-    assert [output.strip() for output, _ in said] == ["(1, 32)"] * 2
+    for output, noise in said:
+        assert output.strip() == "(1, 384)", noise
+        assert "Loading" not in noise
     assert sum("exporting" in noise for _, noise in said) == 1
 
 
