@@ -24,6 +24,9 @@ from typing import Any
 
 Done = subprocess.CompletedProcess[str]
 
+ROOT = Path(__file__).parent.parent
+_one_at_a_time = threading.Lock()
+
 
 def run_command(
     arguments: Sequence[str],
@@ -72,7 +75,7 @@ def _read(descriptor: int) -> bytes:
 def _connect() -> socket.socket:
     """A connection to a process of its own that waits to be a call of the command."""
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, _one_at_a_time:
         socket.send_fds(_origin(), [b"."], [theirs.fileno()])
     return ours
 
@@ -84,7 +87,7 @@ def _origin() -> socket.socket:
     # OpenBLAS's threads would not be in a fork; a process that has none of them forks as if it had just been started.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.forking", str(theirs.fileno())]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()
 
     def end() -> None:
