@@ -30,12 +30,6 @@ OWNERS = (
     f" UNION ALL SELECT proowner FROM pg_proc WHERE pronamespace IN {OURS} AND oid NOT IN {EXTENSIONS}) o"
 )
 
-# What a test may leave on a server, and how it is dropped: databases first, as roles own what is in them.
-LEFT: tuple[tuple[str, LiteralString], ...] = (
-    ("SELECT datname FROM pg_database", "DROP DATABASE {} WITH (FORCE)"),
-    ("SELECT rolname FROM pg_roles", "DROP ROLE {}"),
-)
-
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[database.Parameters]:
@@ -46,14 +40,16 @@ def own_server() -> Iterator[database.Parameters]:
 
 @pytest.fixture
 def cluster(own_server: database.Parameters) -> Iterator[str]:
-    """The address of an empty database on a server where there are no roles of ours; all that is made there goes."""
+    """The address of an empty database on a server where there are no roles of ours; what is made there goes."""
     server = database.conninfo(own_server)
-    before = [set(names(server, there)) for there, _ in LEFT]
+    databases, roles = "SELECT datname FROM pg_database", "SELECT rolname FROM pg_roles"
+    kept_databases, kept_roles = set(names(server, databases)), set(names(server, roles))
     execute(server, "CREATE DATABASE shop")
     yield database.conninfo({**own_server, "dbname": "shop"})
-    for (there, drop), kept in zip(LEFT, before, strict=True):
-        for name in set(names(server, there)) - kept:
-            execute(server, sql.SQL(drop).format(sql.Identifier(name)))
+    for name in set(names(server, databases)) - kept_databases:
+        execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    if made := set(names(server, roles)) - kept_roles:  # at once, as they are members of each other
+        execute(server, sql.SQL("DROP ROLE {}").format(sql.SQL(", ").join(map(sql.Identifier, made))))
 
 
 def make_role(url: str, name: str, attributes: LiteralString = "", *, schemas: bool = True) -> str:
