@@ -33,15 +33,15 @@ demo: .venv/installed  ## Search Python's own documentation: start a server, ing
 test: .venv/installed  ## Run the tests on a PostgreSQL of their own
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-test-long: .venv/installed  ## The properties of searches, for some ten minutes, and ten thousand filters of any JSON
-	@PROPERTY_EXAMPLES=4000 FILTER_EXAMPLES=10000 $(BIN)/python -m pytest tests/integration/test_right_rows.py tests/integration/test_filters.py tests/integration/test_filters_in_sql.py
+test-long: .venv/installed  ## The properties of searches for some ten minutes, ten thousand filters of any JSON, sources under fire for one
+	@PROPERTY_EXAMPLES=4000 FILTER_EXAMPLES=10000 TORTURE_SECONDS=60 $(BIN)/python -m pytest tests/integration/test_right_rows.py tests/integration/test_filters.py tests/integration/test_filters_in_sql.py tests/integration/test_torture.py
 
 check: .venv/installed  ## Lint, types, layers, compose file, migrations against models
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker-compose.worker.yml
 	$(BIN)/python -m tests.alembic_check
 
 quality: .venv/installed  ## What takes longer: SciFact, memory, thirty random kills

@@ -22,6 +22,7 @@ from benchmarks import (
     processes,
     querying,
     report,
+    sources,
     words,
 )
 from benchmarks.bench import FULL, MODEL, QUICK, Bench, Benchmark
@@ -41,6 +42,7 @@ BENCHMARKS = (
     *words.BENCHMARKS,
     *asking.BENCHMARKS,
     *from_sql.BENCHMARKS,
+    *sources.BENCHMARKS,
     # last: the collections that it makes are beside no other benchmark's
     *filtering.BENCHMARKS,
     asking.FACETS_OF_HALF,

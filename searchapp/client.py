@@ -52,6 +52,7 @@ from searchapp.search.hits import FacetCount, Facets, Hits
 from searchapp.search.hybrid import fusion as fused_by
 from searchapp.search.request import TEXT, check_key, check_limit, check_mode, check_query, request
 from searchapp.search.reranking import Reranking
+from searchapp.sources import definitions
 from searchapp.spaces import CollectionInfo, Space
 from searchapp.vectors import Array
 from searchapp.wire import as_text
@@ -139,7 +140,9 @@ class Client:
         :param on_rejected: told of each faulty document; without it the first one raises.
         :raises errors.RowRejected: a document is faulty; those before it may be in.
         :raises errors.CollectionMismatch: the collection has another model or other chunking.
+        :raises errors.CollectionFed: a source keeps the collection in step with a table; as for all that change it.
         """
+        self._refuse_if_fed(collection)
         destination = self._destination(collection, language, words)
         destination.check(model, chunk_tokens)
         run = self._ingestion(lambda: destination.open(model, chunk_tokens), on_rejected, on_progress)
@@ -174,6 +177,7 @@ class Client:
         :raises errors.InvalidInput, errors.ModelMismatch: not as many vectors as documents; other dimensions.
         :raises errors.CollectionMismatch: the collection has another model.
         """
+        self._refuse_if_fed(collection)
         destination = self._destination(collection, language, words)
         dimensions = destination.dimensions_of(model)
         check_lengths(documents, vectors)
@@ -208,6 +212,7 @@ class Client:
         """
         if (keys is None) == (not filter):
             raise errors.InvalidInput("delete takes keys, or a filter that is not empty")
+        self._refuse_if_fed(collection)
         with self._transaction() as connection:
             space = self._find(connection, collection)
             matching = document_builder.documents(space, filter=filter)
@@ -711,6 +716,7 @@ class Client:
         call that declares a field or drops, ``searchapp db maintain`` gives its room back.
         """
         _check_askable(collection)
+        self._refuse_if_fed(collection)
         with self._transaction() as connection:
             self._ready(connection)
             maintenance.retire(connection, collection)
@@ -848,6 +854,20 @@ class Client:
             on_progress=on_progress,
             vacuum=None if self._engine is None else self._vacuum_words,
         )
+
+    def _refuse_if_fed(self, collection: str) -> None:
+        """Refuse to change what a source keeps in step with its table.
+
+        :raises errors.CollectionFed: the collection is kept by a source.
+        """
+        with self._transaction() as connection:
+            self._ready(connection)
+            source = definitions.feeding(connection, collection)
+        if source is not None:
+            raise errors.CollectionFed(
+                f"the collection {collection} is kept by the source {source}; change its table, or remove it: "
+                f"searchapp source remove {source}"
+            )
 
     def _drop_retired(self) -> int:
         with self._maintaining("maintain") as (connection, concurrently):

@@ -10,6 +10,7 @@ SearchAppError
 ├── PruneRefused                 a prune would delete over half of a collection; carries the summary of what was done
 ├── CollectionMissing            no such collection; names the near ones
 ├── CollectionExists             a collection of that name is there already
+├── CollectionFed                the collection is kept in step with a table, and takes no other writes
 ├── CollectionMismatch           other chunking, or another model, than the collection was made with
 ├── NotMeasurable                recall cannot be measured: no index, fewer than two documents, or they change
 ├── RecallNotReached             the index finds less, however it is asked; carries what was measured
@@ -93,6 +94,10 @@ class CollectionMissing(SearchAppError):
 
 class CollectionExists(SearchAppError):
     """A collection of that name is there already."""
+
+
+class CollectionFed(SearchAppError):
+    """A source keeps the collection in step with a table; it takes no other writes."""
 
 
 class CollectionMismatch(SearchAppError):

@@ -16,8 +16,10 @@ from __future__ import annotations
 from typing import Any
 
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Column, Index, Table, event
+from sqlalchemy import Column, ColumnElement, Index, Table, Text, and_, cast, event
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.sql import coercions, roles
 
 from searchapp import errors
 from searchapp.encoders import weights
@@ -41,6 +43,25 @@ def embedding(model: str | int, **options: Any) -> MappedColumn[Any]:
     mapped: MappedColumn[Any] = mapped_column(VECTOR(dimensions), **options)
     event.listen(mapped.column, "after_parent_attach", _index)
     return mapped
+
+
+def has_key(key: ColumnElement[str], *columns: Any) -> ColumnElement[bool]:
+    """The condition that a row of a source's table has a hit's key: for joins of hits back to the table.
+
+    The key is cast, not the columns, so their index is used.
+
+    :param key: the column ``key`` of a builder's hits, or of documents.
+    :param columns: those of the source's key, in its order.
+
+    >>> from sqlalchemy import BigInteger, column
+    >>> print(has_key(column("key"), column("id", BigInteger)))
+    id = CAST(key AS BIGINT)
+    """
+    mapped: list[ColumnElement[Any]] = [coercions.expect(roles.ExpressionElementRole, column) for column in columns]
+    if len(mapped) == 1:
+        return mapped[0] == cast(key, mapped[0].type)
+    parts = cast(key, ARRAY(Text))
+    return and_(*(column == cast(parts[place], column.type) for place, column in enumerate(mapped, start=1)))
 
 
 def _index(column: Column[Any], table: Table) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import searchapp
-from searchapp.cli import collection, db, demo, documents, evaluate, index, ingest, search, source_check, tune, worker
+from searchapp.cli import collection, db, demo, documents, evaluate, index, ingest, search, source, tune, worker
 
 app = typer.Typer(
     name="searchapp",
@@ -50,6 +50,7 @@ app.command("tune")(tune.tune)
 app.add_typer(collection.app, name="collection", help="List, create, show and drop collections.")
 app.add_typer(index.app, name="index", help="Make indexes of collections that lack them.")
 app.add_typer(evaluate.app, name="eval", help="Measure how good hits are on labelled data; compare two such runs.")
-app.add_typer(source_check.app, name="source", help="Keep tables in step with collections.")
 app.add_typer(worker.app, name="worker")
+app.add_typer(source.app, name="source", help="Keep tables of yours in step with collections.")
+app.command("status")(source.status)
 app.add_typer(db.app, name="db", help="Look after the database.")

@@ -16,15 +16,7 @@ from searchapp.sources import checking
 from searchapp.sources.checking import Checked
 from searchapp.sources.comparing import Found
 
-app = typer.Typer(no_args_is_help=True)
 
-
-@app.callback()
-def root() -> None:
-    """Keep tables in step with collections."""
-
-
-@app.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The source's name.")],
     repair: Annotated[bool, typer.Option("--repair", help="Have workers put right what differs.")] = False,

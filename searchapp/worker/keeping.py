@@ -34,6 +34,8 @@ POLL_SECONDS = 0.2
 LOOKS_SHARE = 20
 # Between looks for rows that are to be tried again, and for first readings to go on with.
 CHORES_SECONDS = 1.0
+# Between looks whether tables are as their sources need them, where nothing is read of them.
+EXPLAIN_SECONDS = 10.0
 # Between refreshments of a collection's statistics, and between removals of what is retired.
 REFRESH_SECONDS = 60.0
 # So long a source is left alone whose table is locked, or whose model or collection cannot be had.
@@ -97,6 +99,7 @@ class Keeper:
         self._written: dict[int, int] = {}  # since their statistics were refreshed
         self._refreshed: dict[int, float] = {}
         self._removed = time.monotonic()
+        self._explained = 0.0
 
     def run(self) -> None:
         """Work until it is stopped, whatever becomes of the database meanwhile."""
@@ -114,6 +117,7 @@ class Keeper:
         with open_session(self._engine) as session:
             watch = Watch(session)
             self._retry_due(session)
+            self._explain(session, at_once=True)
             while not self._stopped.is_set():
                 dealt, _ = self._round(session)
                 done += dealt
@@ -124,16 +128,31 @@ class Keeper:
 
     def _serve(self, session: Session) -> None:
         watch = Watch(session)
-        chores = 0.0
+        chores, filled = 0.0, False
         while not self._stopped.is_set():
             dealt, seconds = self._round(session)
-            if time.monotonic() - chores > CHORES_SECONDS or not dealt:
-                self._retry_due(session)
-                filled = self._fill(session, watch)
+            if are_due := time.monotonic() - chores > CHORES_SECONDS:
                 chores = time.monotonic()
-                if not dealt and not filled:
+                self._retry_due(session)
+                self._explain(session)
+            if are_due or (filled and not dealt):
+                filled = self._fill(session, watch)
+            if not dealt and not filled:
+                if are_due:
                     self._finish(session)
-                    self._stopped.wait(max(self._poll_interval, LOOKS_SHARE * seconds))
+                self._stopped.wait(max(self._poll_interval, LOOKS_SHARE * seconds))
+
+    def _explain(self, session: Session, *, at_once: bool = False) -> None:
+        """Look whether the tables of all sources are as they must be, though nothing of them is read just now.
+
+        :param at_once: though that was done a moment ago.
+        """
+        if at_once or time.monotonic() - self._explained >= EXPLAIN_SECONDS:
+            self._explained = time.monotonic()
+            with session.transaction() as connection:
+                sources = catalog.running(connection)
+            for source in sources:
+                batch.explain(session, source)
 
     def _round(self, session: Session) -> tuple[int, float]:
         """Deal with one batch of one source; how many keys these were, and how long the look for them took."""

@@ -62,6 +62,7 @@ ROWS = (
     "facets",
     "embed",
     "search from SQL",
+    "source",
 )
 POINTS = {
     "by rows": [

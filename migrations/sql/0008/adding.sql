@@ -168,6 +168,18 @@ COMMENT ON FUNCTION searchapp_private.read_condition(regclass, text) IS
 'A condition as PostgreSQL understood it, and the columns that it depends on; raises invalid_parameter_value for one that
 depends on more than its row.';
 
+CREATE FUNCTION searchapp_private.estimated_rows(place regclass, condition text) RETURNS float8
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  plan jsonb;
+BEGIN
+  EXECUTE format('EXPLAIN (FORMAT json) SELECT FROM %s WHERE %s', place, coalesce(condition, 'true')) INTO plan;
+  RETURN plan #>> '{0,Plan,Plan Rows}';
+END $$;
+
+COMMENT ON FUNCTION searchapp_private.estimated_rows(regclass, text) IS
+'How many rows of a table satisfy a condition, by the planner''s estimate.';
+
 CREATE FUNCTION searchapp_private.check_target(
   place regclass, collection text, into_column text, source_id int DEFAULT NULL
 ) RETURNS void
@@ -283,7 +295,7 @@ BEGIN
     watched, polled_by, rows)
   SELECT add_source.name, target, add_source.into_column, add_source.model, n.nspname, c.relname, add_source.key, types,
     add_source.title, add_source.text, coalesce(add_source.metadata, '{}'), which.condition, columns, poll,
-    greatest(c.reltuples, 0)
+    searchapp_private.estimated_rows("table", which.condition)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = "table"
   RETURNING * INTO source;
   PERFORM searchapp_private.ensure_triggers(source);

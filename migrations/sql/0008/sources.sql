@@ -28,8 +28,8 @@ CREATE FUNCTION searchapp_data.require_owner() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF to_regrole('searchapp_owner') IS NOT NULL AND NOT pg_has_role('searchapp_owner', 'USAGE') THEN
-    RAISE 'role % may not change sources; that needs a member of searchapp_owner', current_user
-      USING ERRCODE = 'insufficient_privilege';
+    RAISE 'role % may not change sources', current_user
+      USING ERRCODE = 'insufficient_privilege', HINT = 'Those who may are members of searchapp_owner.';
   END IF;
 END $$;
 

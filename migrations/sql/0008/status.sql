@@ -9,7 +9,7 @@ COMMENT ON VIEW searchapp.sources IS
 'The tables that are kept in step with a collection or with a vector column of their own, and how.';
 
 CREATE VIEW searchapp.source_status WITH (security_invoker) AS
-SELECT s.name, s.state, s.reason, s.backfilled, s.rows::bigint AS rows, c.pending, f.retrying, f.failed,
+SELECT s.name, s.state, s.reason, s.backfilled, s.rows::bigint AS rows, s.enqueued AS read, c.pending, f.retrying, f.failed,
   clock_timestamp() - c.oldest AS oldest, w.rate,
   CASE WHEN c.pending = 0 AND s.backfilled THEN interval '0'
     WHEN w.rate > 0 THEN make_interval(secs => (c.pending + CASE WHEN s.backfilled THEN 0
@@ -31,7 +31,7 @@ CROSS JOIN LATERAL (
 COMMENT ON VIEW searchapp.source_status IS
 'How far each source is: changes that are pending and how old the oldest is, rows that are tried again and that have
 failed, rows a second lately, how long what is left will take, and how many workers are alive. rows is how many the table
-had, by estimate; while it is not backfilled they are read for the first time.';
+had, by estimate, read how many of them have been taken up for the first time; all, where it is backfilled.';
 
 CREATE VIEW searchapp.change_status WITH (security_invoker) AS
 SELECT s.name AS source, s.collection, k.key, k.changed_at, k.attempts, k.error
