@@ -24,6 +24,10 @@ PART = 16
 PATIENCE_SECONDS = 2.0
 
 
+class StillLoading(errors.SearchAppError):
+    """A model that is being loaded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A model as its row says; ``revision`` is empty where its weights are not known."""
@@ -79,6 +83,16 @@ class Loading:
             raise
         except Exception as exc:
             raise errors.ModelMissing(f"the model {model.name} cannot be loaded: {in_a_line(exc)}") from exc
+
+    def now(self, model: Known) -> Encoder:
+        """A model, which is begun.
+
+        :raises StillLoading: it is being loaded.
+        :raises errors.SearchAppError: as :meth:`wait`.
+        """
+        if not self.begin(model).done():
+            raise StillLoading(f"the model {model.name} is being loaded")
+        return self.wait(model)
 
     def doing(self) -> str:
         """What the worker does, for people."""

@@ -21,7 +21,7 @@ from searchapp.sources.catalog import Source
 from searchapp.sources.columns import ColumnUnfit
 from searchapp.sources.session import Session, open_session
 from searchapp.sources.writing import Target
-from searchapp.worker.encoding import Known, Loading, QueriesFirst, YieldingEncoder
+from searchapp.worker.encoding import Known, Loading, QueriesFirst, StillLoading, YieldingEncoder
 from searchapp.worker.refreshing import Refreshing
 from searchapp.worker.watching import Watch
 
@@ -34,10 +34,12 @@ LOOKS_SHARE = 20
 CHORES_SECONDS = 1.0
 # Between looks whether tables are as their sources need them, where nothing is read of them.
 EXPLAIN_SECONDS = 10.0
-# So long a source is left alone whose table is locked, at first and at most, or whose model cannot be had.
+# So long a source is left alone whose table is locked, at first and at most, whose model cannot be had, or is
+# being loaded.
 LOCKED_SECONDS = 2.0
 LONGEST_LOCKED_SECONDS = 30.0
 UNFIT_SECONDS = 10.0
+LOADING_SECONDS = 0.2
 
 
 class Rates:
@@ -96,6 +98,7 @@ class Keeper:
         self._locked: dict[int, float] = {}  # for how long they were put off last, since they were locked
         self._refreshing = Refreshing(engine)
         self._explained = 0.0
+        self._get_encoder = loading.now
 
     def run(self) -> None:
         """Work until it is stopped, whatever becomes of the database meanwhile."""
@@ -112,6 +115,7 @@ class Keeper:
 
     def run_once(self) -> int:
         """Do what waits now, first readings and comparisons as a whole; how many keys were dealt with."""
+        self._get_encoder = self._loading.wait
         done = 0
         with open_session(self._engine) as session:
             watch = Watch(session)
@@ -189,6 +193,8 @@ class Keeper:
             self._mark_broken(session, source, str(exc))
         except (psycopg.Error, sqlalchemy.exc.DBAPIError) as exc:
             self._cope(session, source, exc)
+        except StillLoading:  # others go on meanwhile, and other workers may have it
+            self._put_off[source.id] = time.monotonic() + LOADING_SECONDS
         except errors.SearchAppError as exc:
             logger.warning("the source %s has to wait: %s", source, exc)
             self._put_off[source.id] = time.monotonic() + UNFIT_SECONDS
@@ -225,7 +231,7 @@ class Keeper:
         return targets.open_target(session, self._registry, source, self._encoder)
 
     def _encoder(self, model: str, revision: str) -> Encoder:
-        return YieldingEncoder(self._loading.wait(Known(model, revision)), self._turns)
+        return YieldingEncoder(self._get_encoder(Known(model, revision)), self._turns)
 
     def _retry_due(self, session: Session) -> None:
         with session.transaction() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import signal
@@ -19,6 +20,7 @@ import pytest
 from sqlalchemy import Engine
 
 from searchapp import database, embedded, errors, schema
+from searchapp.encoders import Encoder, Model
 from searchapp.sources import backfill, log, targets
 from searchapp.worker import Worker, keeping, refreshing
 from tests import conftest, waiting_encoder
@@ -277,6 +279,30 @@ def test_a_model_that_fails_to_load_in_any_way_parks_no_row(
     assert "the model waiting cannot be loaded: OSError: the file is cut off" in caplog.text
     keep(engine, waiting)
     assert len(keys(sql)) == 10
+
+
+def test_a_model_that_is_long_in_loading_holds_up_no_other_source(sql: SQL, url: str) -> None:
+    released = threading.Event()
+
+    class Slow(WaitingRegistry):
+        def model(self, name: str) -> Model:
+            return dataclasses.replace(super().model(name), name=name)
+
+        def encoder(self, name: str) -> Encoder:
+            assert name != "slow" or released.wait(20)
+            return super().encoder(name)
+
+    sql.execute(
+        "CREATE TABLE public.others (id int PRIMARY KEY, body text); INSERT INTO public.others VALUES (1, 'one')"
+    )
+    with working(url, Slow()):
+        wait_for(lambda: len(keys(sql)) == 10)
+        sql.execute("SELECT searchapp.add_source('others', 'public.others', '{id}', '{body}', model => 'slow')")
+        wait_for(lambda: value(sql, "SELECT doing FROM searchapp.worker_status") == "loading slow")
+        sql.execute("UPDATE public.notes SET body = 'changed'")
+        wait_for(lambda: {text for _, _, text in stored(sql)} == {"changed"})
+        released.set()
+        wait_for(lambda: ("1", None, "one") in stored(sql))
 
 
 def test_what_nobody_has_thought_of_holds_up_no_other_source(
