@@ -204,6 +204,12 @@ BEGIN
     END IF;
     RETURN;
   END IF;
+  IF collection LIKE '%\_status' OR collection IN (  -- as searchapp_data.create_collection has it
+    'collections', 'spaces', 'models', 'sources', 'runs', 'clusters', 'duplicates', 'maps', 'recommendations')
+  THEN
+    RAISE 'the collection name % is reserved; give another: --collection NAME', searchapp_data.quoted(collection)
+      USING ERRCODE = 'invalid_name';
+  END IF;
   SELECT s.name INTO taken FROM searchapp_data.sources s WHERE s.collection = check_target.collection;
   IF FOUND THEN
     RAISE 'the collection % is kept by the source % already; give another: --collection NAME', collection, taken
