@@ -20,6 +20,7 @@ from sqlalchemy import Column, ColumnElement, Index, Table, Text, and_, cast, ev
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql import coercions, roles
+from sqlalchemy.sql.elements import Grouping
 
 from searchapp import errors
 from searchapp.encoders import weights
@@ -60,7 +61,7 @@ def has_key(key: ColumnElement[str], *columns: Any) -> ColumnElement[bool]:
     mapped: list[ColumnElement[Any]] = [coercions.expect(roles.ExpressionElementRole, column) for column in columns]
     if len(mapped) == 1:
         return mapped[0] == cast(key, mapped[0].type)
-    parts = cast(key, ARRAY(Text))
+    parts = Grouping(cast(key, ARRAY(Text)))  # a subscript of CAST(...) itself is no SQL
     return and_(*(column == cast(parts[place], column.type) for place, column in enumerate(mapped, start=1)))
 
 
