@@ -7,7 +7,6 @@ import itertools
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,15 +20,20 @@ from sqlalchemy import Engine
 from searchapp import database, schema
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
+from tests import forking
 from tests.servers import temporary_server
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "SEARCHAPP_HOME"]:
     os.environ.pop(_name, None)
-# One home for all processes of a run, so that the model's graph is exported once.
-HOME = Path(tempfile.mkdtemp(prefix="searchapp-tests-home-"))
+# One home for all processes of a run, so that the model's graph is exported once; the first of them deletes it.
+if "SEARCHAPP_TESTS_HOME" not in os.environ:
+    os.environ["SEARCHAPP_TESTS_HOME"] = tempfile.mkdtemp(prefix="searchapp-tests-home-")
+    atexit.register(shutil.rmtree, os.environ["SEARCHAPP_TESTS_HOME"], ignore_errors=True)
+HOME = Path(os.environ["SEARCHAPP_TESTS_HOME"])
 os.environ["SEARCHAPP_HOME"] = str(HOME)
-atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process already, and torch's threads wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 _numbers = itertools.count(1)
@@ -95,16 +99,8 @@ def run(url: str, tmp_path: Path) -> Run:
         *arguments: str, stdin: str | bytes = "", timeout: float = 120, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(
-            [sys.executable, "-m", "searchapp", *arguments],
-            input=data,
-            capture_output=True,
-            cwd=tmp_path,
-            env={**os.environ, "DATABASE_URL": url, **environment},
-            timeout=timeout,
-            check=False,
-        )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        given = {**os.environ, "DATABASE_URL": url, **environment}
+        return forking.run_command(arguments, folder=tmp_path, environment=given, stdin=data, timeout=timeout)
 
     return run
 

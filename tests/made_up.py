@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from searchapp import database, spaces
 from searchapp.client import Client
+from searchapp.ingest import packing
 from searchapp.models import document_id
 from searchapp.spaces import Space
 from searchapp.vectors import Array
@@ -58,9 +59,9 @@ def fill(
                 for number, id_ in enumerate(ids):
                     made = Jsonb(metadata(number))
                     copy.write_row((space.collection_id, id_, f"{number:04}", f"text {number}", made, b""))
-            with cursor.copy("COPY searchapp_data.chunks FROM STDIN") as copy:
-                for id_, vectors in zip(ids, chunks, strict=True):
-                    for place, vector in enumerate(vectors):
-                        copy.write_row((space.id, id_, place, place, 1, str(vector.tolist())))
+        owners = [id_.bytes for id_, vectors in zip(ids, chunks, strict=True) for _ in vectors]
+        places = [place for vectors in chunks for place in range(len(vectors))]
+        rows = packing.chunks(space.id, owners, places, places, [1] * len(owners), np.concatenate(chunks))
+        packing.copy(connection, f"searchapp_data.chunks ({packing.CHUNK_COLUMNS})", [rows])
     spaces.build_index(db._transaction, space)
     return db.space(name)

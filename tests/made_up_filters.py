@@ -126,5 +126,5 @@ anything = st.recursive(
 any_json = st.dictionaries(names, anything, max_size=2) | anything
 
 # Filters that are any JSON; `make test-long` takes ten thousand.
-EXAMPLES = int(os.environ.get("FILTER_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("FILTER_EXAMPLES", "150"))
 bounded = settings(derandomize=True, database=None, deadline=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,25 +11,17 @@ from pathlib import Path
 import psycopg
 
 from searchapp import cli
+from tests import forking
 
 Done = subprocess.CompletedProcess[str]
 
 
 def run_command(
-    url: str, folder: Path, *arguments: str, stdin: bytes = b"", stdout: int = subprocess.PIPE, **environment: str
+    url: str, folder: Path, *arguments: str, stdin: bytes = b"", stdout: int | None = None, **environment: str
 ) -> Done:
     """Run the command in a folder, on a database."""
-    done = subprocess.run(
-        [sys.executable, "-m", "searchapp", *arguments],
-        input=stdin,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        cwd=folder,
-        env={**os.environ, "DATABASE_URL": url, **environment},
-        timeout=120,
-        check=False,
-    )
-    return Done(done.args, done.returncode, (done.stdout or b"").decode(), done.stderr.decode())
+    given = {**os.environ, "DATABASE_URL": url, **environment}
+    return forking.run_command(arguments, folder=folder, environment=given, stdin=stdin, stdout=stdout)
 
 
 def programs(url: str) -> Path:

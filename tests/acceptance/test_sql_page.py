@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.acceptance.commands import psql
+from tests.acceptance.commands import psql, run_command
 from tests.conftest import ROOT
 from tests.workers import worker_process
 
@@ -52,17 +49,7 @@ def trimmed(text: str) -> list[str]:
 
 
 def run(url: str, folder: Path, line: str) -> None:
-    done = subprocess.run(
-        _command(line), cwd=folder, env=_environment(url), capture_output=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def _command(line: str) -> list[str]:
     name, *arguments = shlex.split(line, comments=True)
     assert name == "searchapp"
-    return [sys.executable, "-m", "searchapp", *arguments]
-
-
-def _environment(url: str) -> dict[str, str]:
-    return {**os.environ, "DATABASE_URL": url}
+    done = run_command(url, folder, *arguments)
+    assert done.returncode == 0, done.stderr

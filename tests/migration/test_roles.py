@@ -31,12 +31,25 @@ OWNERS = (
 )
 
 
-@pytest.fixture
-def cluster() -> Iterator[str]:
-    """The address of an empty database on a server of its own, where there are no roles of ours."""
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[database.Parameters]:
+    """A server for this module, where no other test has made our roles."""
     with temporary_server() as parameters:
-        execute(database.conninfo(parameters), "CREATE DATABASE shop")
-        yield database.conninfo({**parameters, "dbname": "shop"})
+        yield parameters
+
+
+@pytest.fixture
+def cluster(own_server: database.Parameters) -> Iterator[str]:
+    """The address of an empty database on a server where there are no roles of ours; what is made there goes."""
+    server = database.conninfo(own_server)
+    databases, roles = "SELECT datname FROM pg_database", "SELECT rolname FROM pg_roles"
+    kept_databases, kept_roles = set(names(server, databases)), set(names(server, roles))
+    execute(server, "CREATE DATABASE shop")
+    yield database.conninfo({**own_server, "dbname": "shop"})
+    for name in set(names(server, databases)) - kept_databases:
+        execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    if made := set(names(server, roles)) - kept_roles:  # at once, as they are members of each other
+        execute(server, sql.SQL("DROP ROLE {}").format(sql.SQL(", ").join(map(sql.Identifier, made))))
 
 
 def make_role(url: str, name: str, attributes: LiteralString = "", *, schemas: bool = True) -> str:
