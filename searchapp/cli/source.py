@@ -172,7 +172,8 @@ def _wait(engine: Engine, name: str) -> None:
             failed = failures.listed(connection, name)
         for each in failed[:SHOWN]:
             print(f"the row {each.key} has failed: {each.error}")
-        print(f"{output.counted(len(failed), 'row')} have failed; see: searchapp worker failed --source {name}")
+        have = "has" if len(failed) == 1 else "have"
+        print(f"{output.counted(len(failed), 'row')} {have} failed; see: searchapp worker failed --source {name}")
     print(f"{name} is in step")
 
 

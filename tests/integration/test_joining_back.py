@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import uuid
 from collections.abc import Iterator
 
@@ -106,3 +107,8 @@ def test_a_uuid_is_a_key_like_others(session: Session, db: Client) -> None:
     hits = searchapp.nearest(db.space("notes"), vector_of("plants"), limit=1).subquery()
     (note,) = session.scalars(select(Note).join(hits, orm.has_key(hits.c.key, Note.id)))
     assert note.body == "water the plants"
+
+
+def test_what_the_docstring_shows_is_so() -> None:
+    (shown,) = doctest.DocTestFinder().find(orm.has_key, globs=vars(orm))
+    assert doctest.DocTestRunner().run(shown).failed == 0
