@@ -61,7 +61,7 @@ def has_key(key: ColumnElement[str], *columns: Any) -> ColumnElement[bool]:
     mapped: list[ColumnElement[Any]] = [coercions.expect(roles.ExpressionElementRole, column) for column in columns]
     if len(mapped) == 1:
         return mapped[0] == cast(key, mapped[0].type)
-    parts = Grouping(cast(key, ARRAY(Text)))  # a subscript of CAST(...) itself is no SQL
+    parts = Grouping(cast(key, ARRAY(Text)))  # PostgreSQL wants parentheses before the [
     return and_(*(column == cast(parts[place], column.type) for place, column in enumerate(mapped, start=1)))
 
 

@@ -61,6 +61,7 @@ def add(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until workers have read all rows.")] = False,
 ) -> None:
     """Keep a table in step with a collection, the rows that it has and what becomes of them: by searchapp worker."""
+    made = None if model is None else registry.shared(settings.read().home).model(model)
     definition = Definition(
         name=name,
         table=table,
@@ -71,11 +72,11 @@ def add(
         where=where,
         collection=collection,
         into_column=into,
-        model=None if model is None else registry.shared(settings.read().home).model(model).name,
+        model=None if made is None else made.name,
         poll=poll,
     )
     with _engine() as engine:
-        definitions.add(engine, definition)
+        definitions.add(engine, definition, made)
         kept = f"the column {into}" if into else f"the collection {collection or name}"
         print(f"added {name}: {table} is kept in {kept}" + ("" if wait else "; by: searchapp worker"))
         if wait:

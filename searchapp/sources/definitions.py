@@ -14,6 +14,8 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, text
 
 from searchapp import database, errors, roles
+from searchapp.encoders import Model
+from searchapp.sources import catalog, columns
 
 # Somebody's transaction has the table: each attempt waits for two seconds and gives way to those who would wait for it.
 ATTEMPTS = 5
@@ -86,10 +88,12 @@ class SourceStatus:
         return self.backfilled and not self.pending
 
 
-def add(engine: Engine, definition: Definition) -> None:
+def add(engine: Engine, definition: Definition, model: Model | None = None) -> None:
     """Let workers keep a table in step.
 
+    :param model: that of the definition, where it names one.
     :raises errors.InvalidInput: there is no such table; names the near ones.
+    :raises columns.ColumnUnfit: the vector column cannot hold what the model makes.
     :raises errors.DatabaseError: the database refuses it, and says why; nothing is left of it.
     """
     statement = text(
@@ -101,7 +105,9 @@ def add(engine: Engine, definition: Definition) -> None:
 
     def run(connection: Connection) -> None:
         _require_table(connection, definition.table)
-        connection.execute(statement, {**values, **lists})
+        added = connection.scalar(statement, {**values, **lists}) or 0
+        if definition.into_column is not None and model is not None:
+            columns.check(connection, catalog.by_id(connection, added), model)
 
     _persistently(engine, run)
 

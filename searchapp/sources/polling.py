@@ -39,7 +39,8 @@ class Poller:
     """Goes through a source's rows in the order of the column, again and again from where it was some time ago: in
     between, rows may have been committed later than those with a later time.
 
-    That place is a value that was seen so long ago, not one that is computed, so that any type that grows will do.
+    That place is a value that was seen so long ago, not one that is computed, so that any type that grows will do. What
+    has failed is to be begun anew, from what the database knows.
 
     :param session: has the source's lock of the class ``POLL_LOCK``, for as long as this is used.
     """
@@ -53,7 +54,6 @@ class Poller:
         self._cursor: tuple[str, str] | None = None  # the value and the key that this round has come to
         self._began: datetime | None = None  # this round, by the database's clock
         self._due = 0.0
-        self._seconds = 0.0  # that this round took
         with session.transaction() as connection:
             self._type: str = connection.scalar(_TYPE, {"source_id": source.id}) or "text"
 
@@ -75,17 +75,16 @@ class Poller:
             self._cursor = (found[-1][1], found[-1][0]) if found else self._cursor
             if len(found) < PAGE:
                 self._end_round(connection, source)
-        self._seconds += time.monotonic() - began
         if self._cursor is None:
-            self._due = time.monotonic() + max(SECONDS, SHARE * self._seconds)
-            self._seconds = 0.0
+            now = time.monotonic()
+            self._due = now + max(SECONDS, SHARE * (now - began))
         return bool(news)
 
     def _begin(self, connection: Connection, source: Source) -> None:
         """Begin where the table ends: what it has is read for the first time after this."""
         latest = self._run(connection, source, "SELECT max({column})::text FROM {table} AS t WHERE {bound}", [])
         self._until = latest[0][0] or ""
-        self._note(connection, source)
+        self._note(connection, source, None)
 
     def _page(self, connection: Connection, source: Source) -> list[tuple[str, str]]:
         """Keys and values of the next rows, in the order of the values."""
@@ -127,11 +126,13 @@ class Poller:
         if self._latest is None and latest != self._until:
             self._latest = latest
         if (self._until, self._latest) != before:
-            self._note(connection, source)
+            self._note(connection, source, before[0])
 
-    def _note(self, connection: Connection, source: Source) -> None:
+    def _note(self, connection: Connection, source: Source, before: str | None) -> None:
+        """Note the places, unless the source was resumed meanwhile: then all begins anew."""
         at = None if self._latest is None else self._at or func.clock_timestamp()
-        statement = update(models.Source).where(models.Source.id == source.id)
+        mine = models.Source.id == source.id, models.Source.polled_until.is_not_distinct_from(before)
+        statement = update(models.Source).where(*mine)
         values = {"polled_until": self._until, "polled_latest": self._latest, "polled_at": at}
         self._at = connection.scalar(statement.values(values).returning(models.Source.polled_at))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, LiteralString
 
-from psycopg import sql
+from psycopg import capabilities, sql
 from sqlalchemy import Connection
 
 from searchapp import database
@@ -60,7 +60,8 @@ def after(connection: Connection, source: Source, key: str | None, limit: int) -
     statement = "SELECT {key}, {columns} FROM {table} AS t WHERE {beyond}{condition} ORDER BY {order} LIMIT $2"
     composed = _compose(source, statement, **_beyond(source, key))
     cursor = database.raw_cursor(database.driver_of(connection))
-    for row in cursor.stream(composed, [key, limit], size=FETCHED):
+    size = FETCHED if capabilities.has_stream_chunked() else 1  # a libpq before 17 gives one at a time
+    for row in cursor.stream(composed, [key, limit], size=size):
         yield _row(source, row)
 
 

@@ -38,7 +38,10 @@ class Watch:
             if not self._take(POLL_LOCK, source):
                 return False
             self._pollers[source.id] = Poller(self._session, source)
-        return self._pollers[source.id].advance(source)
+        poller = self._pollers.pop(source.id)
+        found = poller.advance(source)
+        self._pollers[source.id] = poller  # not if that has failed: what it remembers may not be in the log
+        return found
 
     def compare(self, source: Source, target: Callable[[], Target]) -> bool:
         """Compare the next page of a source, if it is time, unless enough waits in the log or another session is at it;

@@ -30,7 +30,7 @@ INSERT INTO public.products VALUES
   (1, 'Trainers', 'Light shoes for running', 79.90), (2, 'Tent', 'A tent for two people', 199), (3, 'Sample', NULL, 1);
 """
 ADD = ("source", "add", "products", "--table", "public.products", "--key", "id", "--text", "description")
-HERE = "SELECT searchapp.add_source('here', 'public.products', '{id}', '{description}'"
+HERE = "SELECT searchapp.add_source('here', 'public.products', '{id}', '{description}', collection => 'there')"
 
 
 @pytest.fixture
@@ -168,10 +168,11 @@ def test_waiting_ends_where_the_source_is_paused(run: Run, sql: SQL) -> None:
     assert done.stderr.splitlines()[-1] == "searchapp: error: the source products is paused"
 
 
-def test_what_cannot_be_is_one_line_each(url: str, sql: SQL, tmp_path: Path) -> None:
-    sql.execute(
-        "SELECT searchapp.add_source('here', 'public.products', '{id}', '{description}', collection => 'there')"
-    )
+def test_what_cannot_be_is_one_line_each(
+    url: str, sql: SQL, engine: Engine, quick: QuickRegistry, tmp_path: Path
+) -> None:
+    sql.execute(HERE)
+    keep(engine, quick)
     add = ("source", "add", "others", "--table", "public.products", "--key", "id", "--text", "name")
     calls = {
         ("source", "add", "others", "--table", "public.product", "--key", "id", "--text", "name"): (
@@ -187,6 +188,8 @@ def test_what_cannot_be_is_one_line_each(url: str, sql: SQL, tmp_path: Path) -> 
         (*add, "--collection", "there"): "the collection there is kept by the source here already",
         ("source", "add", "Others", *add[3:]): "the name 'Others' is not allowed",
         ("source", "add", "others", "--table", "public.products", "--key", "name", "--text", "name"): "is no key of",
+        (*add, "--model", "nonsense"): "the model sentence-transformers/nonsense is not installed",
+        ("worker", "--concurrency", "-1"): "Invalid value for '--concurrency'",
         ("source", "pause", "her"): "no source 'her'; did you mean here?",
         ("source", "resume", "her"): "no source 'her'; did you mean here?",
         ("source", "remove", "her"): "no source 'her'; did you mean here?",
@@ -206,7 +209,7 @@ def test_who_may_not_is_told_which_role_it_takes(run: Run, sql: SQL, url: str) -
     sql.execute(f"CREATE ROLE {name} LOGIN IN ROLE searchapp_writer".encode())
     sql.execute(f"GRANT ALL ON public.products TO {name}".encode())
     theirs: dict[str, Any] = {"DATABASE_URL": database.conninfo({**database.parse_url(url), "user": name})}
-    sql.execute(HERE + ")")
+    sql.execute(HERE)
     needs = f"this needs the role searchapp_owner (GRANT searchapp_owner TO {name})"
     for arguments in (ADD, ("source", "remove", "here"), ("source", "pause", "here"), ("worker", "retry")):
         assert error_of(run(*arguments, **theirs)).endswith(needs), arguments

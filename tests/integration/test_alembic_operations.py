@@ -44,7 +44,7 @@ def upgrade():
         key=["shop", "sku"],
         text="name",
         metadata=["price"],
-        where="price::int < 100 AND name NOT LIKE '100%'",
+        where="price::int < 100 AND name NOT LIKE '100%' AND name <> 'it''s :odd'",
         collection="goods",
     )
 
@@ -143,7 +143,7 @@ def test_the_same_is_written_as_sql(url: str, sql: SQL, config: Config) -> None:
     assert "ERROR" not in psql(url, written("head", command.upgrade))
     assert sources(sql) == [VECTORS, ITEMS]
     where = sql.execute("SELECT \"where\" FROM searchapp.sources WHERE name = 'wares'").fetchone()
-    assert where == ("((price < 100) AND (name !~~ '100%'::text))",)
+    assert where == ("((price < 100) AND (name !~~ '100%'::text) AND (name <> 'it''s :odd'::text))",)
     assert "ERROR" not in psql(url, written("2:base", command.downgrade))
     assert sources(sql) == []
 

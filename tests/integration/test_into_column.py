@@ -15,7 +15,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import searchapp
 from searchapp.encoders.registry import Registry
-from searchapp.sources import checking
+from searchapp.sources import checking, definitions
+from searchapp.sources.columns import ColumnUnfit
+from searchapp.sources.definitions import Definition
 from tests.sources import SQL, QuickRegistry, keep, long_ago, value, vector_of
 from tests.tiny_models import save_encoder
 
@@ -289,6 +291,17 @@ def test_another_model_may_be_named(sql: SQL, engine: Engine, quick: QuickRegist
     sql.execute(ADD.replace("'embedding')", f"'embedding', model => '{folder}')").encode())
     keep(engine, quick)
     assert embedded(sql) == {1: True, 2: True, 3: True, 4: False}
+
+
+def test_a_column_of_other_dimensions_than_the_named_models_is_refused(
+    sql: SQL, engine: Engine, registry: Registry, tmp_path: Path
+) -> None:
+    model = registry.model(save_encoder(tmp_path / "tiny"))
+    sql.execute(PRODUCTS)
+    definition = Definition("products", "public.products", ["id"], ["name"], into_column="embedding", model=model.name)
+    with pytest.raises(ColumnUnfit, match=f"has 384 dimensions; the embeddings of {model.name} have 32"):
+        definitions.add(engine, definition, model)
+    assert value(sql, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.products'::regclass") == 0
 
 
 @pytest.mark.parametrize(

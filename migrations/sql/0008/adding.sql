@@ -224,13 +224,14 @@ COMMENT ON FUNCTION searchapp_private.check_target(regclass, text, text, int) IS
 CREATE FUNCTION searchapp_private.check_vector_column(place regclass, into_column text, model text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+  made_by CONSTANT text := coalesce(model, 'all-MiniLM-L6-v2');
   vector pg_attribute;
   dimensions int;
 BEGIN
   SELECT a.* INTO vector FROM pg_attribute a WHERE a.attrelid = place AND a.attname = into_column;
   dimensions := coalesce(
-    (SELECT m.dimensions FROM searchapp_data.models m
-     WHERE m.name = coalesce(model, 'all-MiniLM-L6-v2') ORDER BY m.id DESC LIMIT 1), CASE WHEN model IS NULL THEN 384 END);
+    (SELECT m.dimensions FROM searchapp_data.models m WHERE m.name = made_by ORDER BY m.id DESC LIMIT 1),
+    CASE WHEN made_by = 'all-MiniLM-L6-v2' THEN 384 END);
   IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = place) THEN
     RAISE '% is no table, so its column % cannot be written; keep it in a collection', place, into_column
       USING ERRCODE = 'wrong_object_type';
@@ -239,7 +240,7 @@ BEGIN
       quote_ident(into_column), place, quote_ident(current_user) USING ERRCODE = 'insufficient_privilege';
   ELSIF vector.atttypmod <> dimensions AND vector.atttypmod > 0 THEN
     RAISE 'the column % of % has % dimensions; the embeddings of % have %', into_column, place, vector.atttypmod,
-      coalesce(model, 'all-MiniLM-L6-v2'), dimensions USING ERRCODE = 'datatype_mismatch';
+      made_by, dimensions USING ERRCODE = 'datatype_mismatch';
   END IF;
 END $$;
 
