@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -46,7 +47,11 @@ def test_python_of_the_readme_runs(
     assert capsys.readouterr().out.startswith("1 0.")
 
 
-def test_commands_of_the_readme_run(run: Run, tmp_path: Path) -> None:
+def test_commands_of_the_readme_run(run: Run, tmp_path: Path, url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "CREATE TABLE public.products (id int PRIMARY KEY, name text, description text, price int, brand text)"
+        )
     (tmp_path / "articles.jsonl").write_text(
         '{"id": 1, "text": "Red shoes", "lang": "en", "year": 2024}\n{"id": 2, "text": "Rote Schuhe", "lang": "de"}\n'
         '{"id": 3, "text": "XC-4711, running shoes, made in Portugal", "lang": "en", "year": 2019}\n'

@@ -72,4 +72,8 @@ TABLES = {
     "runs",
     "judged_queries",
     "workers",
+    "sources",
+    "source_rows",
+    "failures",
+    "changes",
 }
