@@ -38,7 +38,14 @@ EDITS = 10_000
 WAIT_SECONDS = 0.2
 SETTLE_SECONDS = 300
 
-SCRIPT = "\\set id random(1, {rows})\nUPDATE public.{table} SET body = md5(random()::text) WHERE id = :id;\n"
+# As an application does it: a row is read, changed, and committed.
+SCRIPT = """
+\\set id random(1, {rows})
+BEGIN;
+SELECT body, note FROM public.{table} WHERE id = :id;
+UPDATE public.{table} SET body = md5(random()::text) WHERE id = :id;
+COMMIT;
+"""
 # Where a flush takes a millisecond, and where it is not waited for.
 FLUSHES = {
     "1 ms a flush": "-c commit_delay=1000 -c commit_siblings=0",

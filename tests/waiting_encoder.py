@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import random
+import signal
 import time
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
@@ -73,16 +75,22 @@ class WaitingRegistry(Registry):
         return self.waiting
 
 
-def work(url: str, longest: float, concurrency: int = 1) -> None:
-    """Run a worker with such a model until it is killed."""
+def work(url: str, longest: float, fault: str = "") -> None:
+    """Run a worker with such a model until it is killed, or told to end."""
+    os.environ["SEARCHAPP_FAULT"] = fault
     engine = database.create_engine(database.parse_url(url))
-    Worker(engine, WaitingRegistry(longest), concurrency=concurrency, poll_interval=0.05).run()
+    worker = Worker(engine, WaitingRegistry(longest), poll_interval=0.05)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    worker.run()
 
 
-def start(url: str, longest: float) -> BaseProcess:
-    """A process that runs a worker, begun; forked from one that has imported all, so that it is there at once."""
+def start(url: str, longest: float, fault: str = "") -> BaseProcess:
+    """A process that runs a worker, begun; forked from one that has imported all, so that it is there at once.
+
+    :param fault: where it is to be killed; as ``SEARCHAPP_FAULT``.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.waiting_encoder"])
-    process = context.Process(target=work, args=(url, longest), daemon=True)
+    process = context.Process(target=work, args=(url, longest, fault), daemon=True)
     process.start()
     return process

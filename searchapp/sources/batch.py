@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import psycopg
 import sqlalchemy.exc
@@ -12,7 +12,6 @@ from searchapp import errors, faults
 from searchapp.sources import catalog, failures, log, rows
 from searchapp.sources.catalog import Source
 from searchapp.sources.log import Taken
-from searchapp.sources.rows import Row
 from searchapp.sources.session import Session
 from searchapp.sources.writing import Target
 
@@ -36,34 +35,32 @@ def work_off(session: Session, source: Source, target: Target, lanes: Sequence[i
                 log.expand(connection, taken, target.collection_id)
             return len(taken.emptied)
         if taken.ids:
-            with session.transaction() as connection:  # a later one than that which took: it sees what was committed
-                found = rows.read(connection, source, taken.keys)
-            faults.point("rows-are-read")
-            _settle(session, source, target, taken, taken.keys, found)
+            _settle(session, source, target, taken, taken.keys)
         return len(taken.ids)
 
 
-def _settle(
-    session: Session, source: Source, target: Target, taken: Taken, keys: Sequence[str], found: Mapping[str, Row]
-) -> None:
+def _settle(session: Session, source: Source, target: Target, taken: Taken, keys: Sequence[str]) -> None:
     """Write some of the taken rows; of those that cannot be together, the halves, down to the one that fails."""
     try:
-        _write(session, source, target, taken, keys, found)
+        _write(session, source, target, taken, keys)
     except Exception as exc:
         if not _is_of_rows(exc):
             raise
         if len(keys) == 1:
-            logger.warning("the row %s of the source %s cannot be encoded: %s", keys[0], source, _in_a_line(exc))
+            logger.warning(
+                "the row %s of the source %s cannot be encoded: %s", _short(keys[0]), source, _in_a_line(exc)
+            )
             _give_up(session, source, taken, keys[0], _in_a_line(exc))
             return
         half = len(keys) // 2
         for part in (keys[:half], keys[half:]):
-            _settle(session, source, target, taken, part, {key: found[key] for key in part if key in found})
+            _settle(session, source, target, taken, part)
 
 
-def _write(
-    session: Session, source: Source, target: Target, taken: Taken, keys: Sequence[str], found: Mapping[str, Row]
-) -> None:
+def _write(session: Session, source: Source, target: Target, taken: Taken, keys: Sequence[str]) -> None:
+    with session.transaction() as connection:  # a later one than that which took: it sees what was committed
+        found = rows.read(connection, source, keys)
+    faults.point("rows-are-read")
     prepared = target.prepare(session, keys, found)
     faults.point("rows-are-encoded")
     with session.transaction() as connection:
@@ -79,19 +76,29 @@ def _write(
 def _give_up(session: Session, source: Source, taken: Taken, key: str, error: str) -> None:
     with session.transaction() as connection:
         log.delete(connection, taken, [key])
-        failures.note(connection, source, {key: error})
+        try:
+            with connection.begin_nested():
+                failures.note(connection, source, {key: error})
+        except sqlalchemy.exc.OperationalError as exc:
+            if not isinstance(exc.orig, psycopg.errors.ProgramLimitExceeded):
+                raise
+            logger.warning("that cannot be noted, for its key is too long; it is left alone until it changes")
 
 
 def _is_of_rows(exc: Exception) -> bool:
     """Whether it is the matter with a row, not with the database or the model."""
     cause = exc.orig if isinstance(exc, sqlalchemy.exc.DBAPIError) else exc
     if isinstance(cause, psycopg.Error):
-        return (cause.sqlstate or "").startswith(_OF_ROWS)
+        return isinstance(cause, psycopg.DataError) or (cause.sqlstate or "").startswith(_OF_ROWS)
     return not isinstance(exc, errors.SearchAppError | sqlalchemy.exc.SQLAlchemyError)
 
 
 def _in_a_line(exc: Exception) -> str:
     return f"{type(exc).__name__}: {' '.join(str(exc).split())}"
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= 80 else f"{key[:77]}..."
 
 
 def explain(session: Session, source: Source) -> bool:

@@ -10,13 +10,16 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, text
 
 from searchapp import database, errors
+from searchapp.sources import loading
 
 # A worker that hangs loses its session, and with it its locks; so does one whose host is gone. Row-level security would
-# make rows look deleted; with this they are an error. An open TRUNCATE of somebody's is not waited for for long. What a
-# polled column was like is kept as text.
+# make rows look deleted; with this they are an error. An open TRUNCATE of somebody's is not waited for for long. Values
+# are written alike whoever reads them: what a polled column was like is kept as text, and some metadata is.
 _SET_UP = (
     "SET row_security = off",
     "SET datestyle = ISO",
+    "SET intervalstyle = postgres",
+    "SET timezone = UTC",
     "SET lock_timeout = '1s'",
     "SET idle_session_timeout = '10min'",
     "SET idle_in_transaction_session_timeout = '5min'",
@@ -63,6 +66,7 @@ class Session:
         self.connection = connection
         self.vector_schema = vector_schema
         self._driver = database.driver_of(connection)
+        loading.register(self._driver.adapters)
         connection.commit()
 
     @property
@@ -96,12 +100,20 @@ def open_session(engine: Engine) -> Iterator[Session]:
     with database.translated(), engine.connect() as connection:
         connection.execution_options(isolation_level="READ COMMITTED")
         vector_schema = database.require_ready(database.inspect_server(connection))
-        if database.is_pooled(connection):
-            raise errors.InvalidInput(
-                "this address seems to be a pooler's, which would give a worker's locks to others; let DATABASE_URL "
-                "name the server itself for it"
-            )
+        require_direct(connection)
         for statement in _SET_UP:
             connection.exec_driver_sql(statement)
         connection.detach()  # what is set in it is not for others
         yield Session(connection, vector_schema)
+
+
+def require_direct(connection: Connection) -> None:
+    """Check that no pooler stands between.
+
+    :raises errors.InvalidInput: one does.
+    """
+    if database.is_pooled(connection):
+        raise errors.InvalidInput(
+            "this address seems to be a pooler's, which would give a worker's locks to others; let DATABASE_URL name "
+            "the server itself for it"
+        )

@@ -24,6 +24,10 @@ PART = 16
 PATIENCE_SECONDS = 2.0
 
 
+class StillLoading(errors.SearchAppError):
+    """A model that is being loaded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A model as its row says; ``revision`` is empty where its weights are not known."""
@@ -68,8 +72,27 @@ class Loading:
         return loading.result() if loading.done() else None
 
     def wait(self, model: Known) -> Encoder:
-        """A model, once it is loaded; raises what was raised in loading it."""
-        return self.begin(model).result()
+        """A model, once it is loaded.
+
+        :raises errors.SearchAppError: it cannot be, whatever that is for: it is not the matter with what was to be
+            encoded.
+        """
+        try:
+            return self.begin(model).result()
+        except errors.SearchAppError:
+            raise
+        except Exception as exc:
+            raise errors.ModelMissing(f"the model {model.name} cannot be loaded: {in_a_line(exc)}") from exc
+
+    def now(self, model: Known) -> Encoder:
+        """A model, which is begun.
+
+        :raises StillLoading: it is being loaded.
+        :raises errors.SearchAppError: as :meth:`wait`.
+        """
+        if not self.begin(model).done():
+            raise StillLoading(f"the model {model.name} is being loaded")
+        return self.wait(model)
 
     def doing(self) -> str:
         """What the worker does, for people."""
@@ -86,6 +109,12 @@ class Loading:
             )
         encoder.encode_queries(["a"])  # the first takes longer
         return encoder
+
+
+def in_a_line(exc: Exception) -> str:
+    """What an exception says, in one line."""
+    words = " ".join(str(exc).split())
+    return words if isinstance(exc, errors.SearchAppError) and words else f"{type(exc).__name__}: {words}"
 
 
 class QueriesFirst:

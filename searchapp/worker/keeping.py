@@ -7,24 +7,22 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 
 import psycopg
 import sqlalchemy.exc
 from sqlalchemy import Engine
 
-from searchapp import database, errors, maintenance, partitions, spaces
+from searchapp import database, errors
 from searchapp.encoders import Encoder
 from searchapp.encoders.registry import Registry
 from searchapp.sources import backfill, batch, catalog, failures, log, targets
 from searchapp.sources.catalog import Source
 from searchapp.sources.columns import ColumnUnfit
 from searchapp.sources.session import Session, open_session
-from searchapp.sources.targets import CollectionTarget
 from searchapp.sources.writing import Target
-from searchapp.spaces import Space
-from searchapp.worker.encoding import Known, Loading, QueriesFirst, YieldingEncoder
+from searchapp.worker.encoding import Known, Loading, QueriesFirst, StillLoading, YieldingEncoder
+from searchapp.worker.refreshing import Refreshing
 from searchapp.worker.watching import Watch
 
 logger = logging.getLogger("searchapp")
@@ -36,11 +34,12 @@ LOOKS_SHARE = 20
 CHORES_SECONDS = 1.0
 # Between looks whether tables are as their sources need them, where nothing is read of them.
 EXPLAIN_SECONDS = 10.0
-# Between refreshments of a collection's statistics, and between removals of what is retired.
-REFRESH_SECONDS = 60.0
-# So long a source is left alone whose table is locked, or whose model or collection cannot be had.
+# So long a source is left alone whose table is locked, at first and at most, whose model cannot be had, or is
+# being loaded.
 LOCKED_SECONDS = 2.0
+LONGEST_LOCKED_SECONDS = 30.0
 UNFIT_SECONDS = 10.0
+LOADING_SECONDS = 0.2
 
 
 class Rates:
@@ -96,10 +95,10 @@ class Keeper:
         self._rates = rates
         self._poll_interval = poll_interval
         self._put_off: dict[int, float] = {}  # until when, by the ids of sources
-        self._written: dict[int, int] = {}  # since their statistics were refreshed
-        self._refreshed: dict[int, float] = {}
-        self._removed = time.monotonic()
+        self._locked: dict[int, float] = {}  # for how long they were put off last, since they were locked
+        self._refreshing = Refreshing(engine)
         self._explained = 0.0
+        self._get_encoder = loading.now
 
     def run(self) -> None:
         """Work until it is stopped, whatever becomes of the database meanwhile."""
@@ -110,9 +109,13 @@ class Keeper:
             except errors.SearchAppError as exc:
                 logger.warning("%s; sources are kept in step when it can be", exc)
                 self._stopped.wait(CHORES_SECONDS)
+            except Exception:  # were the thread to end, nobody would know
+                logger.exception("sources are kept in step again in a while")
+                self._stopped.wait(UNFIT_SECONDS)
 
     def run_once(self) -> int:
         """Do what waits now, first readings and comparisons as a whole; how many keys were dealt with."""
+        self._get_encoder = self._loading.wait
         done = 0
         with open_session(self._engine) as session:
             watch = Watch(session)
@@ -123,7 +126,7 @@ class Keeper:
                 done += dealt
                 if not dealt and not self._fill(session, watch):
                     break
-            self._finish(session, at_once=True)
+            self._refreshing.refresh(session, partial(self._target, session), idle=True, at_once=True)
         return done
 
     def _serve(self, session: Session) -> None:
@@ -137,9 +140,11 @@ class Keeper:
                 self._explain(session)
             if are_due or (filled and not dealt):
                 filled = self._fill(session, watch)
-            if not dealt and not filled:
-                if are_due:
-                    self._finish(session)
+            idle = not dealt and not filled
+            if are_due:
+                self._refreshing.refresh(session, partial(self._target, session), idle=idle)
+            if idle:
+                self._refreshing.remove_retired()
                 self._stopped.wait(max(self._poll_interval, LOOKS_SHARE * seconds))
 
     def _explain(self, session: Session, *, at_once: bool = False) -> None:
@@ -172,8 +177,9 @@ class Keeper:
     def _deal(self, session: Session, source: Source, lanes: Sequence[int]) -> int:
         """Deal with a batch; how many keys these were."""
         dealt = batch.work_off(session, source, self._target(session, source), lanes)
+        self._locked.pop(source.id, None)
         self._rates.add(source.id, dealt)
-        self._written[source.id] = self._written.get(source.id, 0) + dealt
+        self._refreshing.note(source, dealt)
         return dealt
 
     def _attempt(self, session: Session, source: Source, work: Callable[[], int]) -> int:
@@ -187,8 +193,13 @@ class Keeper:
             self._mark_broken(session, source, str(exc))
         except (psycopg.Error, sqlalchemy.exc.DBAPIError) as exc:
             self._cope(session, source, exc)
+        except StillLoading:  # others go on meanwhile, and other workers may have it
+            self._put_off[source.id] = time.monotonic() + LOADING_SECONDS
         except errors.SearchAppError as exc:
             logger.warning("the source %s has to wait: %s", source, exc)
+            self._put_off[source.id] = time.monotonic() + UNFIT_SECONDS
+        except Exception:  # other sources go on
+            logger.exception("the source %s has to wait", source)
             self._put_off[source.id] = time.monotonic() + UNFIT_SECONDS
         return 0
 
@@ -205,9 +216,13 @@ class Keeper:
         if batch.explain(session, source):
             return
         said = database.translate(cause)
-        if not isinstance(said, errors.LockNotAvailable):
+        if isinstance(said, errors.LockNotAvailable):  # the longer it is so, the more rarely it is tried
+            seconds = min(2 * self._locked.get(source.id, LOCKED_SECONDS / 2), LONGEST_LOCKED_SECONDS)
+            self._locked[source.id] = seconds
+        else:
+            seconds = LOCKED_SECONDS
             logger.warning("the source %s has to wait: %s", source, said)
-        self._put_off[source.id] = time.monotonic() + LOCKED_SECONDS
+        self._put_off[source.id] = time.monotonic() + seconds
 
     def _is_ready(self, source: Source) -> bool:
         return time.monotonic() >= self._put_off.get(source.id, 0.0)
@@ -216,7 +231,7 @@ class Keeper:
         return targets.open_target(session, self._registry, source, self._encoder)
 
     def _encoder(self, model: str, revision: str) -> Encoder:
-        return YieldingEncoder(self._loading.wait(Known(model, revision)), self._turns)
+        return YieldingEncoder(self._get_encoder(Known(model, revision)), self._turns)
 
     def _retry_due(self, session: Session) -> None:
         with session.transaction() as connection:
@@ -237,48 +252,3 @@ class Keeper:
         if not source.backfilled:
             return found + backfill.advance(session, source)
         return found + watch.compare(source, partial(self._target, session, source))
-
-    def _finish(self, session: Session, *, at_once: bool = False) -> None:
-        """What is done when nothing waits: indexes, statistics, and the removal of what is retired.
-
-        :param at_once: though it was done a moment ago.
-        """
-        now = time.monotonic()
-        with session.transaction() as connection:
-            sources = {each.id: each for each in catalog.running(connection)}
-        for source_id, written in list(self._written.items()):
-            if at_once or now - self._refreshed.get(source_id, -REFRESH_SECONDS) >= REFRESH_SECONDS:
-                del self._written[source_id]
-                self._refreshed[source_id] = now
-                if source_id in sources:
-                    self._refresh(session, sources[source_id], written)
-        if now - self._removed >= REFRESH_SECONDS:
-            self._removed = now
-            self._remove_retired()
-
-    def _refresh(self, session: Session, source: Source, written: int) -> None:
-        if source.into_column is not None:
-            return
-        with suppress(errors.CollectionMissing):
-            target = self._target(session, source)
-            if isinstance(target, CollectionTarget):
-                refresh(self._engine, session, target.space, written)
-
-    def _remove_retired(self) -> None:
-        with suppress(errors.DatabaseError), database.translated(), self._engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            maintenance.drop_retired(connection)
-
-
-def refresh(engine: Engine, session: Session, space: Space, written: int) -> None:
-    """Build the index of a space where it has none yet, and refresh its statistics.
-
-    :param written: how many of its documents were written since that was done.
-    """
-    if not space.indexed:
-        spaces.build_index(session.transaction, space)
-    with session.transaction() as connection:
-        fresh = spaces.refresh_statistics(connection, space, written)
-    if fresh and space.language is not None:
-        with engine.connect() as connection:
-            partitions.vacuum_postings(connection.execution_options(isolation_level="AUTOCOMMIT"), space.collection_id)

@@ -15,11 +15,11 @@ from typing import Any
 
 import psycopg
 
-from searchapp import database, errors
+from searchapp import database
 from searchapp.encoders import Encoder
 from searchapp.encoders.weights import EXTERNAL
 from searchapp.wire import Parameter
-from searchapp.worker.encoding import Known
+from searchapp.worker.encoding import Known, in_a_line
 
 # So many queries are encoded together: each of them waits for all.
 BATCH = 32
@@ -163,9 +163,3 @@ def _encode(encoder: Encoder, texts: list[str]) -> list[Parameter | str]:
         if len(texts) == 1:
             return [in_a_line(exc)]
     return [outcome for text in texts for outcome in _encode(encoder, [text])]
-
-
-def in_a_line(exc: Exception) -> str:
-    """What an exception says, in one line."""
-    words = " ".join(str(exc).split())
-    return words if isinstance(exc, errors.SearchAppError) and words else f"{type(exc).__name__}: {words}"

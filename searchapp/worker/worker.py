@@ -15,9 +15,10 @@ from sqlalchemy import Engine
 
 from searchapp import database, errors, roles
 from searchapp.encoders.registry import Registry
-from searchapp.worker.encoding import Loading, QueriesFirst
+from searchapp.sources.session import require_direct
+from searchapp.worker.encoding import Loading, QueriesFirst, in_a_line
 from searchapp.worker.keeping import POLL_SECONDS, Keeper, Rates
-from searchapp.worker.queries import Asked, Queries, in_a_line
+from searchapp.worker.queries import Asked, Queries
 
 logger = logging.getLogger("searchapp")
 
@@ -168,6 +169,8 @@ class Worker:
         user = partial(database.user_of, self._engine)
         with roles.needed(roles.OWNER, user), database.translated(), self._engine.connect() as connection:
             database.require_ready(database.inspect_server(connection))
+            if self._keepers:
+                require_direct(connection)
             connection.rollback()
             driver = connection.connection.driver_connection
             assert isinstance(driver, psycopg.Connection)

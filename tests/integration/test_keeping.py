@@ -158,22 +158,23 @@ def test_a_row_that_fails_is_isolated_tried_again_and_parked(
 
 
 def test_rows_that_cannot_be_documents_are_parked_at_once(sql: SQL, engine: Engine, waiting: WaitingRegistry) -> None:
-    sql.execute("CREATE TABLE public.odd (id text PRIMARY KEY, body text, range int4range, data bytea, number numeric)")
+    sql.execute("CREATE TABLE public.odd (id text PRIMARY KEY, body text, data json, number numeric)")
     sql.execute(
-        "INSERT INTO public.odd VALUES ('range', 'a', '[1,2)'), (repeat('k', 2001), 'a', NULL), ('', 'a', NULL)"
+        "INSERT INTO public.odd VALUES ('nul', 'a', '\"\\u0000\"'), (repeat('k', 2001), 'a', NULL), ('', 'a', NULL)"
     )
     sql.execute("INSERT INTO public.odd (id, body, number) VALUES ('number', 'a', 'NaN'), ('good', 'a', 1.50)")
     sql.execute(
         "SELECT searchapp.add_source('odd', 'public.odd', '{id}', '{body}',"
-        " metadata => '{range,number}', model => 'waiting')"
+        " metadata => '{data,number}', model => 'waiting')"
     )
     keep(engine, waiting)
-    assert documents(sql) == {"good": (None, "a", {"range": None, "number": 1.5})}
+    assert documents(sql) == {"good": (None, "a", {"data": None, "number": 1.5})}
     with engine.begin() as connection:
         found = {each.key[:9]: each for each in failures.listed(connection)}
-    assert set(found) == {"", "k" * 9, "number", "range"}
+    assert set(found) == {"", "k" * 9, "number", "nul"}
     assert all(each.retry_at is None for each in found.values())
-    assert "'range' is" in found["range"].error
+    assert found["nul"].error == "NUL in field 'data'"
+    assert "NaN in field 'number'" in found["number"].error
     assert "2,001 bytes" in found["k" * 9].error
 
 

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -129,6 +129,41 @@ def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
+class LastAct:
+    """What a phase ends with: changes that nothing later hides the loss of."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._url = url
+
+    def run(self) -> None:
+        self._random.choice((self._edits_that_are_committed_in_another_order, self._truncated_while_it_is_encoded))()
+
+    def _edits_that_are_committed_in_another_order(self) -> None:
+        """Than their log rows were numbered in: who deletes up to the largest number loses some."""
+        with ExitStack() as stack:
+            connections = [stack.enter_context(psycopg.connect(self._url)) for _ in range(WRITERS)]
+            for place, connection in enumerate(connections):
+                self._put(connection, range(place, KEYS, WRITERS))
+            for connection in self._random.sample(connections, WRITERS):
+                connection.commit()
+                time.sleep(self._random.uniform(0, LONGEST_WAIT))
+
+    def _truncated_while_it_is_encoded(self) -> None:
+        """Who looks what is there, while another has yet to write it, leaves that."""
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute("DELETE FROM public.items")
+            time.sleep(2 * LONGEST_WAIT)
+            self._put(connection, range(KEYS))
+            time.sleep(self._random.uniform(0.1, LONGEST_WAIT))
+            connection.execute("TRUNCATE public.items")
+
+    def _put(self, connection: psycopg.Connection[Any], keys: range) -> None:
+        for key in keys:
+            body = " ".join(self._random.choices(WORDS, k=3))
+            connection.execute(_STATEMENTS["upsert"], {"key": key, "title": None, "body": body, "price": 1})
+
+
 def test_all_is_exact_after_each_phase(sql: psycopg.Connection[Any], url: str) -> None:
     print(f"TORTURE_SEED={SEED}")
     deadline = time.monotonic() + SECONDS
@@ -136,6 +171,7 @@ def test_all_is_exact_after_each_phase(sql: psycopg.Connection[Any], url: str) -
     with _workers(url) as kill:
         while time.monotonic() < deadline:
             _write(url, SEED + 100 * phase, kill)
+            LastAct(url, SEED + phase).run()
             _settle(sql)
             phase += 1
     assert phase >= min(2, SECONDS / PHASE_SECONDS)
