@@ -1,0 +1,192 @@
+"""What a source's triggers note, and that they keep nobody from anything."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+from psycopg import sql as sqls
+
+from searchapp import database, schema
+from tests.acceptance.commands import programs
+from tests.servers import temporary_server
+from tests.sources import SQL
+
+ITEMS = """
+CREATE TABLE public.items (
+  id int PRIMARY KEY, body text, price numeric, data json, note text,
+  shown text GENERATED ALWAYS AS (coalesce(body, '') || '!') STORED
+);
+INSERT INTO public.items SELECT n, 'text ' || n, n, '{}' FROM generate_series(1, 5) n;
+SELECT searchapp.add_source('items', 'public.items', '{id}', '{body}', metadata => '{price,data}');
+"""
+PARTS = """
+CREATE TABLE public.parts (shop int, sku text, body text, PRIMARY KEY (shop, sku)) PARTITION BY LIST (shop);
+CREATE TABLE public.parts_1 PARTITION OF public.parts FOR VALUES IN (1);
+CREATE TABLE public.parts_2 PARTITION OF public.parts FOR VALUES IN (2);
+SELECT searchapp.add_source('parts', 'public.parts', '{shop,sku}', '{body}');
+"""
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[SQL]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def noted(sql: SQL) -> list[str | None]:
+    """The keys that were noted since this was asked last, in their order; the lanes of a TRUNCATE as one None."""
+    rows = sql.execute("WITH c AS (DELETE FROM searchapp_data.changes RETURNING *) SELECT key, lane FROM c ORDER BY id")
+    found = rows.fetchall()
+    emptied = [lane for key, lane in found if key is None]
+    assert len(emptied) in (0, 16, 32)
+    return [key for key, _ in found if key is not None] + [None] * (len(emptied) // 16)
+
+
+@pytest.mark.parametrize(
+    ("statement", "keys"),
+    [
+        ("INSERT INTO public.items (id) VALUES (10), (11)", ["10", "11"]),
+        ("INSERT INTO public.items (id) VALUES (1) ON CONFLICT DO NOTHING", []),
+        ("INSERT INTO public.items (id) VALUES (1), (12) ON CONFLICT (id) DO UPDATE SET body = 'new'", ["1", "12"]),
+        ("UPDATE public.items SET body = 'new' WHERE id = 1", ["1"]),
+        ("UPDATE public.items SET body = body, note = 'new'", []),
+        ("UPDATE public.items SET price = 1.00 WHERE id = 1", ["1"]),
+        ("UPDATE public.items SET data = '{ }' WHERE id = 2", ["2"]),
+        ("UPDATE public.items SET id = 20 WHERE id = 3", ["20", "3"]),
+        ("DELETE FROM public.items WHERE id < 3", ["1", "2"]),
+        ("DELETE FROM public.items WHERE false", []),
+        ("TRUNCATE public.items", [None]),
+        ("BEGIN; SAVEPOINT s; DELETE FROM public.items; ROLLBACK TO s; COMMIT", []),
+        (
+            "MERGE INTO public.items i USING (VALUES (1), (30)) v (id) ON i.id = v.id"
+            " WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (id) VALUES (v.id)",
+            ["1", "30"],
+        ),
+    ],
+)
+def test_what_is_noted_of_a_statement(sql: SQL, statement: str, keys: list[str | None]) -> None:
+    sql.execute(ITEMS)
+    sql.execute(statement)
+    assert sorted(noted(sql), key=str) == sorted(keys, key=str)
+
+
+def test_copied_rows_are_noted(sql: SQL) -> None:
+    sql.execute(ITEMS)
+    with sql.cursor() as cursor, cursor.copy("COPY public.items (id, body) FROM STDIN") as copying:
+        copying.write("40\ttext\n41\ttext\n")
+    assert noted(sql) == ["40", "41"]
+
+
+def test_generated_columns_and_what_other_triggers_change_are_watched(sql: SQL) -> None:
+    sql.execute(ITEMS)
+    sql.execute("SELECT searchapp.add_source('shown', 'public.items', '{id}', '{shown}')")
+    sql.execute(
+        "CREATE FUNCTION public.change() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN NEW.body := 'by a trigger ' || NEW.note; RETURN NEW; END$$;"
+        " CREATE TRIGGER change BEFORE UPDATE ON public.items FOR EACH ROW EXECUTE FUNCTION public.change()"
+    )
+    sql.execute("UPDATE public.items SET note = 'new' WHERE id = 1")
+    assert noted(sql) == ["1", "1"]
+
+
+def test_partitions_are_watched_wherever_rows_go(sql: SQL) -> None:
+    sql.execute(PARTS)
+    sql.execute("INSERT INTO public.parts VALUES (1, 'a', 'x'), (2, 'b,\"', 'x')")
+    sql.execute("INSERT INTO public.parts_1 VALUES (1, 'c', 'x')")
+    assert noted(sql) == ["{1,a}", '{2,"b,\\""}', "{1,c}"]
+    sql.execute("UPDATE public.parts SET shop = 2 WHERE sku = 'a'")
+    assert noted(sql) == ["{1,a}", "{2,a}"]
+    sql.execute("UPDATE public.parts_2 SET body = 'y' WHERE sku = 'a'; DELETE FROM public.parts WHERE sku = 'c'")
+    assert noted(sql) == ["{2,a}", "{1,c}"]
+    sql.execute("TRUNCATE public.parts_2")
+    assert noted(sql) == [None]
+    sql.execute("TRUNCATE public.parts")
+    assert noted(sql) == [None, None]
+    sql.execute("CREATE TABLE public.parts_3 PARTITION OF public.parts FOR VALUES IN (3)")
+    sql.execute("INSERT INTO public.parts VALUES (3, 'd', 'x')")
+    assert noted(sql) == ["{3,d}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("uuid", "6f0e0f1c-0000-4000-8000-000000000001"), ("smallint", "7"), ("text", "k'\"\\é ")]
+)
+def test_keys_of_other_types(sql: SQL, kind: str, key: str) -> None:
+    sql.execute(sqls.SQL("CREATE DOMAIN public.number AS {}").format(sqls.SQL(kind)))
+    sql.execute('CREATE TABLE public."Odd, Table" ("the ""Key" public.number PRIMARY KEY, "a text" text)')
+    sql.execute("SELECT searchapp.add_source('odd', 'public.\"Odd, Table\"', ARRAY['the \"Key'], '{a text}')")
+    sql.execute("INSERT INTO public.\"Odd, Table\" VALUES (%s, 'x')", [key])
+    sql.execute('UPDATE public."Odd, Table" SET "a text" = \'y\'')
+    assert noted(sql) == [key, key]
+
+
+def test_who_may_write_to_the_table_sets_them_off(sql: SQL) -> None:
+    sql.execute(ITEMS)
+    with ExitStack() as stack:
+        sql.execute("CREATE ROLE application; GRANT SELECT, INSERT, UPDATE, TRUNCATE ON public.items TO application")
+        stack.callback(sql.execute, "DROP OWNED BY application; DROP ROLE application")
+        sql.execute("SET ROLE application")
+        sql.execute("UPDATE public.items SET body = 'new' WHERE id = 1; INSERT INTO public.items (id) VALUES (9)")
+        sql.execute("TRUNCATE public.items")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            sql.execute("SELECT * FROM searchapp_data.changes")
+        sql.execute("RESET ROLE")
+        assert noted(sql) == ["1", "9", None]
+
+
+def test_a_shadowing_search_path_changes_nothing(sql: SQL) -> None:
+    sql.execute(ITEMS)
+    sql.execute("""
+      CREATE SCHEMA evil;
+      CREATE FUNCTION evil.ne(text, text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'run'; END$$;
+      CREATE FUNCTION evil.ne4(int, int) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'run'; END$$;
+      CREATE OPERATOR evil.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.ne);
+      CREATE OPERATOR evil.& (LEFTARG = int, RIGHTARG = int, FUNCTION = evil.ne4);
+      CREATE FUNCTION evil.hashtextextended(text, bigint) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RAISE 'run'; END$$;
+      CREATE DOMAIN evil.text AS pg_catalog.text CHECK (false);
+      CREATE DOMAIN evil.int2 AS pg_catalog.int2 CHECK (false);
+      CREATE TABLE pg_temp.changes (id int);
+      SET search_path = evil, pg_temp, pg_catalog
+    """)
+    sql.execute("UPDATE public.items SET body = 'new' WHERE id = 1; UPDATE public.items SET id = 50 WHERE id = 2")
+    sql.execute("INSERT INTO public.items (id) VALUES (60); DELETE FROM public.items WHERE id = 3")
+    sql.execute("SET search_path = pg_catalog")
+    assert noted(sql) == ["1", "50", "2", "60", "3"]
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_transactions_beside_each_other_go_on(sql: SQL, url: str, level: str) -> None:
+    sql.execute(ITEMS)
+    with psycopg.connect(url) as one, psycopg.connect(url) as other:
+        for connection, key in ((one, 1), (other, 2)):
+            connection.execute(sqls.SQL("SET TRANSACTION ISOLATION LEVEL {}").format(sqls.SQL(level)))
+            connection.execute("UPDATE public.items SET body = 'new' WHERE id = %s", [key])
+        one.execute("INSERT INTO public.items (id) VALUES (70)")
+        other.commit()
+        one.commit()
+    assert sorted(key or "" for key in noted(sql)) == ["1", "2", "70"]
+
+
+def test_prepared_transactions_and_a_restored_database() -> None:
+    with temporary_server(max_prepared_transactions="5") as parameters:
+        engine = database.create_engine(parameters)
+        schema.upgrade(engine)
+        engine.dispose()
+        url = database.conninfo(parameters)
+        with psycopg.connect(url, autocommit=True) as sql:
+            sql.execute(ITEMS + PARTS)
+            sql.execute("BEGIN; UPDATE public.items SET body = 'new' WHERE id = 1; TRUNCATE public.parts")
+            sql.execute("PREPARE TRANSACTION 'p'")
+            sql.execute("COMMIT PREPARED 'p'")
+            assert noted(sql) == ["1", None, None]
+            sql.execute("CREATE DATABASE copy TEMPLATE template0")
+        copy = database.conninfo({**parameters, "dbname": "copy"})
+        folder = programs(url)
+        dump = subprocess.run([folder / "pg_dump", "--format=custom", url], capture_output=True, check=True).stdout
+        subprocess.run([folder / "pg_restore", "--exit-on-error", f"--dbname={copy}"], input=dump, check=True)
+        with psycopg.connect(copy, autocommit=True) as sql:
+            sql.execute("UPDATE public.items SET body = 'newer'; INSERT INTO public.parts VALUES (1, 'z', 'x')")
+            assert sorted(str(key) for key in noted(sql)) == ["1", "2", "3", "4", "5", "{1,z}"]
