@@ -60,4 +60,4 @@ def parsed(arguments: list[str]) -> dict[str, object]:
     """The parameters of a command line, which begins with ``worker``."""
     name, *options = arguments
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]  # it is a group
-    return dict(command.make_context(name, options, resilient_parsing=False).params)
+    return dict(command.make_context(name, options).params)

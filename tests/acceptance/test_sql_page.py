@@ -48,8 +48,10 @@ def trimmed(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
-def run(url: str, folder: Path, line: str) -> None:
+def run(url: str, folder: Path, line: str) -> str:
+    """What a command of the page prints."""
     name, *arguments = shlex.split(line, comments=True)
     assert name == "searchapp"
     done = run_command(url, folder, *arguments)
     assert done.returncode == 0, done.stderr
+    return done.stdout
