@@ -168,14 +168,13 @@ def test_all_is_exact_after_each_phase(sql: psycopg.Connection[Any], url: str) -
     deadline = time.monotonic() + SECONDS
     phase = 0
     with _workers(url) as kill:
-        while time.monotonic() < deadline:
+        while phase < 2 or time.monotonic() < deadline:
             _write(url, SEED + 100 * phase, kill)
             acts = LastActs(url, SEED + phase)
             for act in (acts.edit, acts.truncate):
                 act()
                 _settle(sql)
             phase += 1
-    assert phase >= min(2, SECONDS / PHASE_SECONDS)
 
 
 def _write(url: str, seed: int, kill: Callable[[], None]) -> None:
