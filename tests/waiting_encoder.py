@@ -59,11 +59,15 @@ class WaitingEncoder:
 
 
 class WaitingRegistry(Registry):
-    """Knows that model alone."""
+    """Knows that model alone.
 
-    def __init__(self, longest: float = 0.0) -> None:
+    :param loading: seconds that it takes to load it.
+    """
+
+    def __init__(self, longest: float = 0.0, loading: float = 0.0) -> None:
         super().__init__(Path("/nonexistent"))
         self.waiting = WaitingEncoder(longest)
+        self._seconds = loading
 
     def model(self, _: str) -> Model:
         return MODEL
@@ -72,25 +76,26 @@ class WaitingRegistry(Registry):
         return MODEL
 
     def encoder(self, _: str) -> Encoder:
+        time.sleep(self._seconds)
         return self.waiting
 
 
-def work(url: str, longest: float, fault: str = "") -> None:
+def work(url: str, longest: float, fault: str = "", loading: float = 0.0) -> None:
     """Run a worker with such a model until it is killed, or told to end."""
     os.environ["SEARCHAPP_FAULT"] = fault
     engine = database.create_engine(database.parse_url(url))
-    worker = Worker(engine, WaitingRegistry(longest), poll_interval=0.05)
+    worker = Worker(engine, WaitingRegistry(longest, loading), poll_interval=0.05)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()
 
 
-def start(url: str, longest: float, fault: str = "") -> BaseProcess:
+def start(url: str, longest: float, fault: str = "", loading: float = 0.0) -> BaseProcess:
     """A process that runs a worker, begun; forked from one that has imported all, so that it is there at once.
 
     :param fault: where it is to be killed; as ``SEARCHAPP_FAULT``.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.waiting_encoder"])
-    process = context.Process(target=work, args=(url, longest, fault), daemon=True)
+    process = context.Process(target=work, args=(url, longest, fault, loading), daemon=True)
     process.start()
     return process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class Loading:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="searchapp-loader")
+        self._one = threading.Lock()
         self._loading: dict[Known, Future[Encoder]] = {}
         self._failed: dict[Known, float] = {}
         self._lock = threading.Lock()
@@ -54,7 +54,10 @@ class Loading:
             if loading is not None and self._has_expired(model, loading):
                 loading = None
             if loading is None:
-                loading = self._loading[model] = self._loader.submit(self._load, model)
+                loading = self._loading[model] = Future()
+                # a daemon: whoever ends the worker does not wait for a model, as for a pool's threads
+                arguments = model, loading
+                threading.Thread(target=self._load, args=arguments, name="searchapp-loader", daemon=True).start()
             return loading
 
     def _has_expired(self, model: Known, loading: Future[Encoder]) -> bool:
@@ -100,7 +103,14 @@ class Loading:
             names = [model.name for model, loading in self._loading.items() if not loading.done()]
         return f"loading {', '.join(names)}" if names else "answering"
 
-    def _load(self, model: Known) -> Encoder:
+    def _load(self, model: Known, loading: Future[Encoder]) -> None:
+        with self._one:
+            try:
+                loading.set_result(self._loaded(model))
+            except BaseException as exc:
+                loading.set_exception(exc)
+
+    def _loaded(self, model: Known) -> Encoder:
         encoder = self._registry.encoder(model.name)
         if model.revision and encoder.model.revision != model.revision:
             raise errors.ModelMismatch(

@@ -27,7 +27,7 @@ from tests import conftest, waiting_encoder
 from tests.servers import QUICK
 from tests.sources import SQL, keep, keys, stored, value
 from tests.waiting_encoder import WaitingRegistry
-from tests.workers import wait_for, working
+from tests.workers import wait_for, workers, working
 
 NOTES = """
 CREATE TABLE public.notes (id int PRIMARY KEY, body text);
@@ -156,9 +156,11 @@ def test_a_first_reading_that_is_killed_repeats_nothing(
     assert sql.execute("SELECT backfilled, read FROM searchapp.source_status").fetchone() == (True, 1500)
 
 
-def test_a_worker_process_that_is_told_to_end_does(sql: SQL, url: str) -> None:
-    process = waiting_encoder.start(url, 0.0)
-    wait_for(lambda: len(keys(sql)) == 10)
+@pytest.mark.usefixtures("sql")
+@pytest.mark.parametrize(("loading", "doing"), [(0.0, "answering"), (60.0, "loading waiting")])
+def test_a_worker_process_that_is_told_to_end_does(url: str, loading: float, doing: str) -> None:
+    process = waiting_encoder.start(url, 0.0, loading=loading)
+    wait_for(lambda: workers(url, doing=doing))
     process.terminate()
     process.join(30)
     assert process.exitcode == 0
@@ -419,9 +421,9 @@ def test_rates_and_the_time_that_is_left_are_shown(sql: SQL, url: str, monkeypat
     )
     with working(url, WaitingRegistry(longest=0.1)):
         wait_for(lambda: value(sql, "SELECT rate FROM searchapp.source_status"))
-        rate, left, rows, read, pending, workers = sql.execute(status).fetchone()  # type: ignore[misc]
+        rate, left, rows, read, pending, alive = sql.execute(status).fetchone()  # type: ignore[misc]
     assert rate > 0
-    assert (rows, workers) == (5000, 1)
+    assert (rows, alive) == (5000, 1)
     assert left == pytest.approx((pending + rows - read) / rate, rel=0.01)
 
 
