@@ -54,7 +54,7 @@ def left(sql: SQL) -> tuple[int, int, int, int]:
         (SELECT count(*) FROM pg_class WHERE relname = 'searchapp_source_check')
     """).fetchone()
     assert row is not None
-    return row
+    return (row[0], row[1], row[2], row[3])
 
 
 @pytest.mark.parametrize(
