@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql as sqls
 from sqlalchemy import Engine
@@ -178,6 +178,9 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(schema="a.b", table="%s %1$I", columns=["$body$; RAISE 'run'; $body$", "'\\", "$1"])
+@example(schema="$function$", table="OLD", columns=["a$function$b", "NEW", "OLD"])
+@example(schema='"', table="searchapp_rows", columns=["key", "keys", "before"])
 @given(schema=NAMES, table=NAMES, columns=st.lists(NAMES, min_size=3, max_size=3, unique=True))
 def test_names_are_names_whatever_stands_in_them(sql: SQL, schema: str, table: str, columns: list[str]) -> None:
     key, body, other = columns

@@ -137,24 +137,49 @@ def test_who_may_write_to_the_table_sets_them_off(sql: SQL) -> None:
         assert noted(sql) == ["1", "9", None]
 
 
-def test_a_shadowing_search_path_changes_nothing(sql: SQL) -> None:
-    sql.execute(ITEMS)
+# What a role may make in schemas of its own, to be run with the rights of the triggers' functions.
+SHADOWS = """
+CREATE FUNCTION {schema}.spy() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'run as %', current_user; END$$;
+CREATE FUNCTION {schema}.ne(pg_catalog.text, pg_catalog.text) RETURNS boolean LANGUAGE sql AS $$SELECT {schema}.spy()$$;
+CREATE FUNCTION {schema}.ne(bigint, int) RETURNS boolean LANGUAGE sql AS $$SELECT {schema}.spy()$$;
+CREATE OPERATOR {schema}.<> (LEFTARG = pg_catalog.text, RIGHTARG = pg_catalog.text, FUNCTION = {schema}.ne);
+CREATE OPERATOR {schema}.& (LEFTARG = bigint, RIGHTARG = int, FUNCTION = {schema}.ne);
+CREATE FUNCTION {schema}.hashtextextended(pg_catalog.text, bigint) RETURNS bigint LANGUAGE sql
+  AS $$SELECT {schema}.spy()::int$$;
+CREATE DOMAIN {schema}.text AS pg_catalog.text CHECK ({schema}.spy());
+CREATE DOMAIN {schema}._text AS pg_catalog.text[] CHECK ({schema}.spy());
+CREATE DOMAIN {schema}.int2 AS pg_catalog.int2 CHECK ({schema}.spy());
+CREATE DOMAIN {schema}.int4 AS pg_catalog.int4 CHECK ({schema}.spy());
+CREATE TABLE {schema}.changes (id int);
+"""
+
+
+@pytest.mark.parametrize("path", ["shadow, pg_temp, pg_catalog", "pg_catalog, shadow"])
+@pytest.mark.parametrize("schema", ["shadow", "pg_temp"])
+def test_nobody_has_the_owners_rights_by_names_of_his_own(sql: SQL, url: str, schema: str, path: str) -> None:
+    sql.execute(ITEMS + PARTS)
     sql.execute("""
-      CREATE SCHEMA evil;
-      CREATE FUNCTION evil.ne(text, text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'run'; END$$;
-      CREATE FUNCTION evil.ne4(int, int) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'run'; END$$;
-      CREATE OPERATOR evil.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.ne);
-      CREATE OPERATOR evil.& (LEFTARG = int, RIGHTARG = int, FUNCTION = evil.ne4);
-      CREATE FUNCTION evil.hashtextextended(text, bigint) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RAISE 'run'; END$$;
-      CREATE DOMAIN evil.text AS pg_catalog.text CHECK (false);
-      CREATE DOMAIN evil.int2 AS pg_catalog.int2 CHECK (false);
-      CREATE TABLE pg_temp.changes (id int);
-      SET search_path = evil, pg_temp, pg_catalog
+      CREATE ROLE application; CREATE SCHEMA shadow AUTHORIZATION application;
+      GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON public.items, public.parts TO application;
     """)
-    sql.execute("UPDATE public.items SET body = 'new' WHERE id = 1; UPDATE public.items SET id = 50 WHERE id = 2")
-    sql.execute("INSERT INTO public.items (id) VALUES (60); DELETE FROM public.items WHERE id = 3")
-    sql.execute("SET search_path = pg_catalog")
-    assert noted(sql) == ["1", "50", "2", "60", "3"]
+    with ExitStack() as stack:
+        stack.callback(sql.execute, "DROP OWNED BY application CASCADE; DROP ROLE application")
+        application = stack.enter_context(psycopg.connect(url, autocommit=True))
+        application.execute("SET ROLE application; CREATE TEMPORARY TABLE first (id int)")
+        application.execute(sqls.SQL(SHADOWS).format(schema=sqls.SQL(schema)))
+        application.execute("GRANT USAGE ON SCHEMA shadow TO PUBLIC")
+        application.execute(sqls.SQL("SET search_path = {}").format(sqls.SQL(path)))
+        for statement in (
+            "UPDATE public.items SET body = 'new' WHERE id = 1",
+            "UPDATE public.items SET id = 50 WHERE id = 2",
+            "INSERT INTO public.items (id) VALUES (60)",
+            "DELETE FROM public.items WHERE id = 3",
+            "INSERT INTO public.parts VALUES (1, 'a', 'x')",
+            "UPDATE public.parts SET shop = 2",
+            "TRUNCATE public.items",
+        ):
+            application.execute(statement)
+        assert noted(sql) == ["1", "50", "2", "60", "3", "{1,a}", "{1,a}", "{2,a}", None]
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])

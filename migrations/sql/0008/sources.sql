@@ -4,11 +4,15 @@
 -- read the rows as they are now, and encode. What is called here by a member of searchapp_owner has that one's rights:
 -- triggers on a table take the right to put them there.
 
+-- It stands in the triggers' functions, which have the owner's rights and no search_path of their own: a type without its
+-- schema would be whatever the user's session calls so.
 CREATE FUNCTION searchapp_private.key_of(alias text, columns text[]) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 SELECT CASE cardinality(columns)
-  WHEN 1 THEN format('%s.%I::text', alias, columns[1])
-  ELSE (SELECT format('ARRAY[%s]::text', string_agg(format('%s.%I::text', alias, c.name), ', ' ORDER BY c.place))
+  WHEN 1 THEN format('%s.%I::pg_catalog.text', alias, columns[1])
+  ELSE (
+    SELECT format('ARRAY[%s]::pg_catalog.text', string_agg(format('%s.%I::pg_catalog.text', alias, c.name), ', '
+      ORDER BY c.place))
     FROM unnest(columns) WITH ORDINALITY c (name, place))
 END
 $$;

@@ -7,61 +7,62 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   of_rows CONSTANT text := format('searchapp_private.source_%s_row()', source.id);
   of_statements CONSTANT text := format('searchapp_private.source_%s_statement()', source.id);
+  on_rows text;
+  on_statements text;
   made text;
 BEGIN
   -- Keys are read in a block of their own, which writes nothing: a renamed column must not fail the user's statement, and
   -- a block that writes would cost each row a transaction id.
-  -- A SET clause costs each row as much as half of what is done here, so all names have their schemas instead.
-  EXECUTE format($function$
-    CREATE FUNCTION %1$s RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $body$
+  -- A SET clause costs each row as much as half of what is done here, so all names have their schemas instead, those of
+  -- types and operators too: the session's own would be called with the owner's rights.
+  on_rows := format($body$
     DECLARE
       before pg_catalog.text;
       after pg_catalog.text;
     BEGIN
       BEGIN
         IF TG_OP OPERATOR(pg_catalog.<>) 'INSERT' THEN
-          before := %3$s;
+          before := %2$s;
         END IF;
         IF TG_OP OPERATOR(pg_catalog.<>) 'DELETE' THEN
-          after := %4$s;
+          after := %3$s;
         END IF;
       EXCEPTION WHEN undefined_column THEN
-        PERFORM searchapp_private.note_lost_key(%2$s);
+        PERFORM searchapp_private.note_lost_key(%1$s);
         RETURN NULL;
       END;
       IF after IS NOT NULL THEN
-        INSERT INTO searchapp_data.changes (source_id, lane, key) VALUES (
-          %2$s, (pg_catalog.hashtextextended(after COLLATE pg_catalog."C", 0) OPERATOR(pg_catalog.&) 15)::int2, after);
+        INSERT INTO searchapp_data.changes (source_id, lane, key) VALUES (%1$s,
+          (pg_catalog.hashtextextended(after COLLATE pg_catalog."C", 0) OPERATOR(pg_catalog.&) 15)::pg_catalog.int2, after);
       END IF;
       IF before OPERATOR(pg_catalog.<>) after OR after IS NULL THEN
-        INSERT INTO searchapp_data.changes (source_id, lane, key) VALUES (
-          %2$s, (pg_catalog.hashtextextended(before COLLATE pg_catalog."C", 0) OPERATOR(pg_catalog.&) 15)::int2, before);
+        INSERT INTO searchapp_data.changes (source_id, lane, key) VALUES (%1$s,
+          (pg_catalog.hashtextextended(before COLLATE pg_catalog."C", 0) OPERATOR(pg_catalog.&) 15)::pg_catalog.int2, before);
       END IF;
       RETURN NULL;
-    END $body$
-  $function$, of_rows, source.id, searchapp_private.key_of('OLD', source.key),
-    searchapp_private.key_of('NEW', source.key));
-  EXECUTE format($function$
-    CREATE FUNCTION %1$s RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+    END $body$, source.id, searchapp_private.key_of('OLD', source.key), searchapp_private.key_of('NEW', source.key));
+  on_statements := format($body$
     DECLARE
       keys text[];
     BEGIN
       IF TG_OP = 'TRUNCATE' THEN
-        INSERT INTO searchapp_data.changes (source_id, lane) SELECT %2$s, lane FROM generate_series(0, 15) lane;
+        INSERT INTO searchapp_data.changes (source_id, lane) SELECT %1$s, lane FROM generate_series(0, 15) lane;
         RETURN NULL;
       END IF;
       BEGIN
-        keys := ARRAY(SELECT %3$s FROM searchapp_rows r);
+        keys := ARRAY(SELECT %2$s FROM searchapp_rows r);
       EXCEPTION WHEN undefined_column THEN
-        PERFORM searchapp_private.note_lost_key(%2$s);
+        PERFORM searchapp_private.note_lost_key(%1$s);
         RETURN NULL;
       END;
       INSERT INTO searchapp_data.changes (source_id, lane, key)
-      SELECT %2$s, (hashtextextended(k.key COLLATE "C", 0) & 15)::smallint, k.key FROM unnest(keys) k (key);
+      SELECT %1$s, (hashtextextended(k.key COLLATE "C", 0) & 15)::smallint, k.key FROM unnest(keys) k (key);
       RETURN NULL;
-    END $body$
-  $function$, of_statements, source.id, searchapp_private.key_of('r', source.key));
+    END $body$, source.id, searchapp_private.key_of('r', source.key));
+  -- the bodies as literals, for a column may be called $body$, or anything
+  EXECUTE format('CREATE FUNCTION %s RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L', of_rows, on_rows);
+  EXECUTE format('CREATE FUNCTION %s RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
+    'SET search_path = pg_catalog, pg_temp AS %L', of_statements, on_statements);
   FOREACH made IN ARRAY ARRAY[of_rows, of_statements] LOOP
     EXECUTE format('COMMENT ON FUNCTION %s IS %L', made,
       format('Notes what changes in the table of the source %s.', source.name));
