@@ -25,6 +25,8 @@ CREATE TABLE public.products (
 CREATE TABLE public.others (id int PRIMARY KEY);
 CREATE VIEW public.shown AS SELECT * FROM public.products;
 CREATE TEMPORARY TABLE fleeting (id int PRIMARY KEY, body text);
+CREATE TABLE public.animals (id int PRIMARY KEY, body text);
+CREATE TABLE public.cats () INHERITS (public.animals);
 INSERT INTO public.products SELECT n, 'name ' || n, 'text ' || n, n FROM generate_series(1, 5) n;
 """
 
@@ -67,6 +69,7 @@ def left(sql: SQL) -> tuple[int, int, int, int]:
         ({"table": "searchapp_data.documents"}, "in a schema of the system or of searchapp"),
         ({"table": "fleeting", "text": ["body"]}, "is a temporary table, which workers do not see"),
         ({"table": "public.shown"}, "is no table, so it can have no triggers"),
+        ({"table": "public.animals", "text": ["body"]}, "has tables that inherit from it"),
         ({"text": ["descriptoin"]}, "has no column 'descriptoin'; did you mean description?"),
         ({"title": "nam"}, "has no column 'nam'; did you mean name?"),
         ({"metadata": ["prize"]}, "has no column 'prize'; did you mean price?"),

@@ -13,7 +13,7 @@ from psycopg import sql as sqls
 from searchapp import database, schema
 from tests.acceptance.commands import programs
 from tests.servers import temporary_server
-from tests.sources import SQL
+from tests.sources import SQL, value
 
 ITEMS = """
 CREATE TABLE public.items (
@@ -22,6 +22,14 @@ CREATE TABLE public.items (
 );
 INSERT INTO public.items SELECT n, 'text ' || n, n, '{}' FROM generate_series(1, 5) n;
 SELECT searchapp.add_source('items', 'public.items', '{id}', '{body}', metadata => '{price,data}');
+"""
+# Who writes to a table without naming it: foreign keys, and a view.
+MAKERS = """
+CREATE TABLE public.makers (name text PRIMARY KEY);
+INSERT INTO public.makers VALUES ('a');
+ALTER TABLE public.items ADD maker text REFERENCES public.makers ON DELETE CASCADE ON UPDATE CASCADE;
+UPDATE public.items SET maker = 'a' WHERE id < 3;
+CREATE VIEW public.some AS SELECT id, body FROM public.items WHERE id < 4;
 """
 PARTS = """
 CREATE TABLE public.parts (shop int, sku text, body text, PRIMARY KEY (shop, sku)) PARTITION BY LIST (shop);
@@ -60,6 +68,14 @@ def noted(sql: SQL) -> list[str | None]:
         ("DELETE FROM public.items WHERE id < 3", ["1", "2"]),
         ("DELETE FROM public.items WHERE false", []),
         ("TRUNCATE public.items", [None]),
+        (
+            "WITH a AS (INSERT INTO public.items (id) VALUES (6)), b AS (DELETE FROM public.items WHERE id = 1)"
+            " UPDATE public.items SET body = 'new' WHERE id = 2",
+            ["1", "2", "6"],
+        ),
+        ("DELETE FROM public.makers WHERE name = 'a'", ["1", "2"]),
+        ("UPDATE public.makers SET name = 'b'", []),
+        ("INSERT INTO public.some VALUES (3, 'new') ON CONFLICT (id) DO UPDATE SET body = excluded.body", ["3"]),
         ("BEGIN; SAVEPOINT s; DELETE FROM public.items; ROLLBACK TO s; COMMIT", []),
         (
             "MERGE INTO public.items i USING (VALUES (1), (30)) v (id) ON i.id = v.id"
@@ -69,7 +85,7 @@ def noted(sql: SQL) -> list[str | None]:
     ],
 )
 def test_what_is_noted_of_a_statement(sql: SQL, statement: str, keys: list[str | None]) -> None:
-    sql.execute(ITEMS)
+    sql.execute(ITEMS + MAKERS)
     sql.execute(statement)
     assert sorted(noted(sql), key=str) == sorted(keys, key=str)
 
@@ -109,6 +125,38 @@ def test_partitions_are_watched_wherever_rows_go(sql: SQL) -> None:
     sql.execute("CREATE TABLE public.parts_3 PARTITION OF public.parts FOR VALUES IN (3)")
     sql.execute("INSERT INTO public.parts VALUES (3, 'd', 'x')")
     assert noted(sql) == ["{3,d}"]
+
+
+def test_a_partition_is_watched_whoever_writes_to_it(sql: SQL) -> None:
+    sql.execute(PARTS)
+    sql.execute("SELECT searchapp.add_source('one', 'public.parts_1', '{sku,shop}', '{body}')")
+    sql.execute("INSERT INTO public.parts VALUES (1, 'a', 'x'); INSERT INTO public.parts_1 VALUES (1, 'b', 'x')")
+    assert sorted(noted(sql), key=str) == ["{1,a}", "{1,b}", "{a,1}", "{b,1}"]
+    sql.execute("UPDATE public.parts SET shop = 2 WHERE sku = 'a'; DELETE FROM public.parts WHERE sku = 'b'")
+    assert sorted(noted(sql), key=str) == ["{1,a}", "{1,b}", "{2,a}", "{a,1}", "{b,1}"]
+
+
+def test_a_table_that_inherits_is_watched_whoever_writes_to_it(sql: SQL) -> None:
+    sql.execute("CREATE TABLE public.things (id int, body text)")
+    sql.execute("CREATE TABLE public.more (PRIMARY KEY (id)) INHERITS (public.things)")
+    sql.execute("SELECT searchapp.add_source('more', 'public.more', '{id}', '{body}')")
+    sql.execute("INSERT INTO public.more VALUES (80), (81); UPDATE public.things SET body = 'x' WHERE id = 80")
+    assert noted(sql) == ["80", "81", "80"]
+    sql.execute("DELETE FROM public.things")
+    assert sorted(noted(sql), key=str) == ["80", "81"]
+
+
+def test_a_table_that_becomes_a_partition_is_watched_again_once_it_is_looked_at(sql: SQL) -> None:
+    sql.execute(PARTS)
+    sql.execute("CREATE TABLE public.parts_4 (LIKE public.parts INCLUDING ALL)")
+    sql.execute("SELECT searchapp.add_source('four', 'public.parts_4', '{sku,shop}', '{body}')")
+    sql.execute("ALTER TABLE public.parts ATTACH PARTITION public.parts_4 FOR VALUES IN (4)")
+    ensure = "SELECT searchapp_private.ensure_triggers(s) FROM searchapp_data.sources s WHERE s.name = 'four'"
+    assert (value(sql, ensure), value(sql, ensure)) == (2, 0)
+    sql.execute("INSERT INTO public.parts VALUES (4, 'a', 'x')")
+    assert sorted(noted(sql), key=str) == ["{4,a}", "{a,4}"]
+    sql.execute("ALTER TABLE public.parts DETACH PARTITION public.parts_4; SELECT searchapp.remove_source('four')")
+    assert value(sql, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.parts_4'::regclass") == 0
 
 
 @pytest.mark.parametrize(
@@ -185,14 +233,36 @@ def test_nobody_has_the_owners_rights_by_names_of_his_own(sql: SQL, url: str, sc
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_transactions_beside_each_other_go_on(sql: SQL, url: str, level: str) -> None:
     sql.execute(ITEMS)
+    write_beside_each_other(url, level, "id")
+    assert sorted(key or "" for key in noted(sql)) == ["1", "2", "70", "71"]
+
+
+def write_beside_each_other(url: str, level: str, key: str) -> None:
+    """Two transactions that have nothing to do with each other write to rows of the same table."""
+    update = sqls.SQL("UPDATE public.items SET body = 'new' WHERE {} = %s").format(sqls.Identifier(key))
+    insert = sqls.SQL("INSERT INTO public.items ({}) VALUES (%s)").format(sqls.Identifier(key))
     with psycopg.connect(url) as one, psycopg.connect(url) as other:
-        for connection, key in ((one, 1), (other, 2)):
+        for connection, updated, inserted in ((one, 1, 70), (other, 2, 71)):
             connection.execute(sqls.SQL("SET TRANSACTION ISOLATION LEVEL {}").format(sqls.SQL(level)))
-            connection.execute("UPDATE public.items SET body = 'new' WHERE id = %s", [key])
-        one.execute("INSERT INTO public.items (id) VALUES (70)")
+            connection.execute("SET LOCAL enable_seqscan = off")  # which would lock all rows, sources or not
+            connection.execute(update, [updated])
+            connection.execute(insert, [inserted])
         other.commit()
         one.commit()
-    assert sorted(key or "" for key in noted(sql)) == ["1", "2", "70"]
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_statements_go_on_after_the_key_was_renamed(sql: SQL, url: str, level: str) -> None:
+    sql.execute(ITEMS)
+    sql.execute("ALTER TABLE public.items RENAME id TO number; ALTER TABLE public.items DROP CONSTRAINT items_pkey")
+    sql.execute("CREATE INDEX ON public.items (number)")
+    write_beside_each_other(url, level, "number")
+    sql.execute("UPDATE public.items SET body = 'newer'; DELETE FROM public.items WHERE number < 4")
+    # one a transaction, though each row of it has lost its key
+    assert value(sql, "SELECT count(*) FROM searchapp_data.changes WHERE key IS NULL AND lane = 0") == 3
+    assert value(sql, "SELECT searchapp_private.source_problem(s) FROM searchapp_data.sources s") == (
+        "the table public.items has no id any more"
+    )
 
 
 def test_prepared_transactions_and_a_restored_database() -> None:

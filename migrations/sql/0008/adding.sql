@@ -41,6 +41,9 @@ BEGIN
   ELSIF relation.relkind NOT IN ('r', 'p', 'v', 'm', 'f') OR NOT polled AND relation.relkind NOT IN ('r', 'p') THEN
     RAISE '% is no table, so it can have no triggers; look for changes by a column with their time: --poll updated_at',
       place USING ERRCODE = 'wrong_object_type';
+  ELSIF NOT polled AND relation.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = place) THEN
+    RAISE '% has tables that inherit from it, whose changes its triggers do not see; look for changes: --poll updated_at',
+      place USING ERRCODE = 'wrong_object_type';
   ELSIF NOT has_table_privilege(place, 'SELECT') THEN
     RAISE 'role % may not read %; run: GRANT SELECT ON % TO %', current_user, place, place, quote_ident(current_user)
       USING ERRCODE = 'insufficient_privilege';
@@ -301,7 +304,7 @@ BEGIN
     name, collection, into_column, model, table_schema, table_name, key, key_types, title, text, metadata, condition,
     watched, polled_by, rows)
   SELECT add_source.name, target, add_source.into_column, add_source.model, n.nspname, c.relname, add_source.key, types,
-    add_source.title, add_source.text, coalesce(add_source.metadata, '{}'), which.condition, columns, poll,
+    add_source.title, add_source.text, coalesce(array_remove(add_source.metadata, NULL), '{}'), which.condition, columns, poll,
     searchapp_private.estimated_rows("table", which.condition)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = "table"
   RETURNING * INTO source;

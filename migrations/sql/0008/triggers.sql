@@ -76,11 +76,18 @@ END $$;
 COMMENT ON FUNCTION searchapp_private.make_trigger_functions(searchapp_data.sources) IS
 'Makes the functions that a source''s triggers call.';
 
+-- Once a transaction is often enough. Looking whether there is one already would be a reading of what others write, which
+-- fails transactions at SERIALIZABLE; so a setting of the transaction's says it.
 CREATE FUNCTION searchapp_private.note_lost_key(source_id int) RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-INSERT INTO searchapp_data.changes (source_id, lane) SELECT note_lost_key.source_id, 0 WHERE NOT EXISTS (
-  SELECT FROM searchapp_data.changes c WHERE c.source_id = note_lost_key.source_id AND c.lane = 0 AND c.key IS NULL)
-$$;
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  setting CONSTANT text := format('searchapp.lost_key_%s', source_id);
+BEGIN
+  IF current_setting(setting, true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+    INSERT INTO searchapp_data.changes (source_id, lane) VALUES (note_lost_key.source_id, 0);
+    PERFORM set_config(setting, pg_current_xact_id()::text, true);
+  END IF;
+END $$;
 
 COMMENT ON FUNCTION searchapp_private.note_lost_key(int) IS
 'Has a worker look at a source, whose key''s columns are called otherwise now.';
@@ -90,6 +97,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   place CONSTANT regclass := searchapp_private.table_of(source);
   partitioned CONSTANT boolean := (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = place);
+  -- a statement on the parent sets off no statement trigger of its children
+  by_row CONSTANT boolean := partitioned OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = place);
   before CONSTANT text := (SELECT string_agg(format('OLD.%I', w.name), ', ') FROM unnest(source.watched) w (name));
   after CONSTANT text := (SELECT string_agg(format('NEW.%I', w.name), ', ') FROM unnest(source.watched) w (name));
   wanted record;
@@ -100,9 +109,9 @@ BEGIN
     FROM (VALUES
       -- no list of columns, which would miss what a BEFORE trigger changes; images, for not every type has an equality
       ('update', format('FOR EACH ROW WHEN (pg_catalog.record_image_ne(ROW(%s), ROW(%s)))', before, after)),
-      ('insert', CASE WHEN partitioned THEN 'FOR EACH ROW' ELSE
+      ('insert', CASE WHEN by_row THEN 'FOR EACH ROW' ELSE
         'REFERENCING NEW TABLE AS searchapp_rows FOR EACH STATEMENT' END),
-      ('delete', CASE WHEN partitioned THEN 'FOR EACH ROW' ELSE
+      ('delete', CASE WHEN by_row THEN 'FOR EACH ROW' ELSE
         'REFERENCING OLD TABLE AS searchapp_rows FOR EACH STATEMENT' END),
       ('truncate', 'FOR EACH STATEMENT')
     ) v (event, rest)
@@ -112,6 +121,8 @@ BEGIN
     FROM pg_partition_tree(place) p JOIN pg_class c ON c.oid = p.relid
     WHERE partitioned AND p.isleaf AND c.relkind = 'r'
   LOOP
+    -- a table that became a partition since has others beside those that it had: dropping them takes its owner
+    wanted.name := wanted.name || CASE WHEN by_row AND wanted.event IN ('insert', 'delete') THEN '_row' ELSE '' END;
     CONTINUE WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = wanted.place AND t.tgname = wanted.name);
     EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION searchapp_private.source_%s_%s()',
       wanted.name, wanted.event, wanted.place, wanted.rest, source.id,
