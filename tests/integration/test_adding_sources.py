@@ -91,6 +91,17 @@ def left(sql: SQL) -> tuple[int, int, int, int]:
         ({"into_column": "price"}, "the column price of public.products is no vector"),
         ({"into_column": "embedding", "collection": "things"}, "leave one of both out"),
         ({"into_column": "embedding", "metadata": ["price"]}, "needs no metadata"),
+        ({"into_column": "embedding", "title": "embedding"}, "embedding cannot be read and written by the same source"),
+        ({"into_column": "embedding", "where": "embedding IS NULL"}, "embedding cannot be read and written"),
+        ({"where": "true) UNION SELECT FROM public.others WHERE (true"}, "cannot be used: syntax error"),
+        ({"where": "true --"}, "cannot be used: syntax error"),
+        ({"where": "count(*) > 1"}, "aggregate functions are not allowed"),
+        ({"where": "id IN (SELECT 1)"}, "cannot use subquery in the condition"),
+        ({"where": "id = $1"}, "there is no parameter $1"),
+        ({"where": "ctid = '(0,1)'"}, "system columns"),
+        ({"where": "others.id = 1"}, "missing FROM-clause entry"),
+        ({"where": ""}, "cannot be used: syntax error"),
+        ({"where": "made > '\n' || nothing"}, "cannot be used"),
         ({"poll": "mad"}, "has no column 'mad'; did you mean made?"),
     ],
 )
@@ -150,6 +161,67 @@ def test_rights_that_are_missing_are_named(sql: SQL) -> None:
         sql.execute("SELECT searchapp.pause_source('products', true); SELECT searchapp.resume_source('products')")
         assert value(sql, owned) == 2
         sql.execute("SELECT searchapp.remove_source('products')")
+
+
+def test_a_key_whose_equal_values_are_written_differently_is_refused(sql: SQL) -> None:
+    try:
+        sql.execute(
+            "CREATE COLLATION public.caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+        )
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this PostgreSQL is built without ICU, which has the only collations of that kind")
+    sql.execute("CREATE TABLE public.tags (name text COLLATE public.caseless PRIMARY KEY, body text)")
+    with pytest.raises(
+        psycopg.errors.DatatypeMismatch, match="expected whole numbers, text or uuid, whose equal values"
+    ):
+        add(sql, "tags", "public.tags", key=["name"], text=["body"])
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("DROP TABLE public.products CASCADE", "the table public.products is gone"),
+        ("ALTER TABLE public.products SET SCHEMA aside", "the table public.products is called aside.products now"),
+        ("ALTER SCHEMA public RENAME TO open", "the table public.products is called open.products now"),
+        ("ALTER TABLE public.products RENAME embedding TO e", "the table public.products has no embedding any more"),
+        (
+            "ALTER TABLE public.products DROP description CASCADE",
+            "the table public.products has no description any more",
+        ),
+        (
+            "ALTER TABLE public.products DROP CONSTRAINT products_pkey",
+            "id is no key of the table public.products any more",
+        ),
+        (
+            "REVOKE SELECT ON public.products FROM keeper",
+            "role keeper may not read the table public.products; run: GRANT SELECT ON public.products TO keeper",
+        ),
+        (
+            "REVOKE UPDATE ON public.products FROM keeper",
+            "role keeper may not write the column embedding of public.products;"
+            " run: GRANT UPDATE (embedding) ON public.products TO keeper",
+        ),
+        (
+            "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+            "role keeper may not use the schema public; run: GRANT USAGE ON SCHEMA public TO keeper",
+        ),
+        (
+            "ALTER TABLE public.products ENABLE ROW LEVEL SECURITY",
+            "row-level security hides rows of public.products from role keeper; run: ALTER ROLE keeper BYPASSRLS",
+        ),
+    ],
+)
+def test_what_becomes_of_a_table_is_told(sql: SQL, statement: str, problem: str) -> None:
+    asked = "SELECT searchapp_private.source_problem(s) FROM searchapp_data.sources s"
+    add(sql, into_column="embedding")
+    with sql.transaction(force_rollback=True):
+        sql.execute("CREATE ROLE keeper; CREATE SCHEMA aside; GRANT searchapp_owner TO keeper")
+        sql.execute("GRANT SELECT, UPDATE ON public.products TO keeper; SET LOCAL ROLE keeper")
+        assert value(sql, asked) is None
+        sql.execute("RESET ROLE")
+        sql.execute(statement)
+        sql.execute("SET LOCAL ROLE keeper")
+        assert value(sql, asked) == problem
 
 
 def test_a_condition_means_what_it_meant_when_it_was_added(sql: SQL, engine: Engine, registry: Registry) -> None:

@@ -83,6 +83,21 @@ def test_downgrade_takes_what_is_stored(db: Client, engine: Engine, url: str) ->
     assert tables(url) == TABLES
 
 
+def test_downgrade_takes_triggers_off_the_tables_of_users(engine: Engine, url: str) -> None:
+    execute(url, "CREATE TABLE public.notes (id int PRIMARY KEY, body text)")
+    execute(url, "CREATE TABLE public.parts (id int PRIMARY KEY, body text) PARTITION BY LIST (id)")
+    execute(url, "CREATE TABLE public.part PARTITION OF public.parts FOR VALUES IN (1)")
+    for name in ("notes", "parts"):
+        execute(url, f"SELECT searchapp.add_source('{name}', 'public.{name}', '{{id}}', '{{body}}')")
+    execute(url, "ALTER TABLE public.notes RENAME TO renamed")
+    schema.downgrade(engine, "0007")
+    assert scalar(url, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal") == 0
+    assert scalar(url, "SELECT count(*) FROM pg_proc WHERE proname ~ '^source_'") == 0
+    execute(url, "INSERT INTO public.renamed VALUES (1, 'x'); INSERT INTO public.parts VALUES (1, 'x')")
+    schema.upgrade(engine)
+    assert execute(url, "SELECT * FROM searchapp.sources") == []
+
+
 def test_what_was_stored_before_declared_fields_is_found_afterwards(db: Client, engine: Engine, url: str) -> None:
     db.ingest([{"key": "a", "text": "A cat", "metadata": {"year": 2020}}], collection="things")
     known = "SELECT count(*) FROM pg_stats WHERE tablename = 'documents' AND attname = 'id' AND inherited"

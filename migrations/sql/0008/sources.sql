@@ -62,7 +62,9 @@ COMMENT ON FUNCTION searchapp_private.find_source(text) IS
 
 CREATE FUNCTION searchapp_private.table_of(source searchapp_data.sources) RETURNS regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-SELECT to_regclass(format('%I.%I', source.table_schema, source.table_name))
+-- to_regclass would raise an error for who may not use the schema
+SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = source.table_schema AND c.relname = source.table_name
 $$;
 
 COMMENT ON FUNCTION searchapp_private.table_of(searchapp_data.sources) IS
