@@ -19,10 +19,11 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from searchapp import database, embedded_files, schema
+from searchapp import database, embedded_files, errors, schema
 from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from searchapp.search.hits import Hits
+from searchapp.worker import Worker
 from tests.acceptance.commands import run_command
 from tests.made_up import driver_of, fill, random_vectors, unit
 from tests.servers import temporary_server
@@ -216,6 +217,12 @@ def test_dropping_beside_searches_leaves_nothing_in_the_servers_sessions(pooled:
         for each in searching:
             each.result()
     assert left_in_sessions(pooled) == [set(), set()]
+
+
+def test_a_worker_wants_the_server_itself(engine: Engine, registry: Registry) -> None:
+    """Its locks are the session's, which behind it is anybody's."""
+    with pytest.raises(errors.InvalidInput, match="let DATABASE_URL name the server itself"):
+        Worker(engine, registry).run()
 
 
 def test_fields_are_declared_and_dropped_behind_it(db: Client, pooled: str) -> None:
