@@ -22,7 +22,7 @@ NOW = sa.text("now()")
 TIMESTAMP = postgresql.TIMESTAMP(timezone=True)
 TEXTS = sa.ARRAY(sa.Text())
 
-FILES = ("sources", "triggers", "adding", "status")
+FILES = ("search", "sources", "triggers", "adding", "status")
 
 # With the functions the triggers on users' tables go.
 DROP_TRIGGERS = """

@@ -210,8 +210,6 @@ DECLARE
   vector public.vector;
   near searchapp_data.near_document[];
 BEGIN
-  -- Each step's result goes into a variable before it is unnested: to see how many rows an unnest() of a stable function
-  -- gives, the planner would call the function once more.
   PERFORM searchapp_data.check_limit("limit"), searchapp_data.check_query(query, way, space);
   IF way = 'vector' THEN
     RETURN QUERY SELECT * FROM searchapp_data.as_hits(space, (
@@ -227,14 +225,16 @@ BEGIN
   END IF;
   weighed := searchapp_data.weigh(space, read.words);
   IF way = 'text' THEN
-    scored := searchapp_data.best_by_words(space, weighed, "limit", condition);
-    scored := ARRAY(SELECT s FROM unnest(scored) s ORDER BY s.score DESC, s.document_id LIMIT "limit");
+    scored := ARRAY(
+      SELECT s FROM unnest(searchapp_data.best_by_words(space, weighed, "limit", condition)) s
+      ORDER BY s.score DESC, s.document_id LIMIT "limit");
     RETURN QUERY SELECT * FROM searchapp_data.shown_by_words(space, scored, weighed);
     RETURN;
   END IF;
   vector := searchapp.embed(read.words, collection);
-  near := (searchapp_data.nearest(space, vector, candidates, condition)).documents;
-  near := ARRAY(SELECT n FROM unnest(near) n ORDER BY n.distance, n.document_id LIMIT candidates);
+  near := ARRAY(
+    SELECT n FROM unnest((searchapp_data.nearest(space, vector, candidates, condition)).documents) n
+    ORDER BY n.distance, n.document_id LIMIT candidates);
   scored := searchapp_data.best_by_words(
     space, weighed, candidates, condition, ARRAY(SELECT n.document_id FROM unnest(near) n));
   RETURN QUERY SELECT * FROM searchapp_data.fused(space, vector, near, scored, candidates, "limit");

@@ -124,23 +124,21 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   fits CONSTANT text := searchapp_data.fits(condition);
   part CONSTANT text := 'round(w.weight * p.frequency / (p.frequency + 0.3::float8 + w.slope * p.document_length))';
-  postings CONSTANT text := format(
-    'JOIN searchapp_data.postings p ON p.collection_id = %s AND p.term = w.term', space.collection_id);
+  of_words CONSTANT text := format(
+    'FROM unnest($1) w JOIN searchapp_data.postings p ON p.collection_id = %s AND p.term = w.term',
+    space.collection_id);
   fitting CONSTANT text := CASE WHEN fits IS NULL THEN '' ELSE format(
     'JOIN searchapp_data.documents d ON d.id = s.document_id AND d.collection_id = %s WHERE %s',
     space.collection_id, fits) END;
   -- what some of the words give each document that fits
-  scores CONSTANT text := format('
-    SELECT s.document_id, s.score FROM (
-      SELECT p.document_id, sum(%s) AS score FROM unnest($1) w %s GROUP BY p.document_id
-    ) s %s', part, postings, fitting);
-  as_documents CONSTANT text := 'array_agg(ROW(s.document_id, s.score / 4294967296)::searchapp_data.scored_document)';
+  scores CONSTANT text := format(
+    'SELECT s.document_id, s.score FROM (SELECT p.document_id, sum(%s) AS score %s GROUP BY p.document_id) s %s',
+    part, of_words, fitting);
   rarest CONSTANT searchapp_data.weighed_word[] := ARRAY(
     SELECT w FROM unnest(weighed) w WHERE w.before < greatest(count, 20) AND w.rest > w.weight);
   enough float8;
-  others searchapp_data.weighed_word[];
   frequent searchapp_data.weighed_word[];
-  of_frequent float8;
+  others searchapp_data.weighed_word[];
   best searchapp_data.scored_document[];
 BEGIN
   -- rare words are read first; what they give the best shows which are so frequent that they alone make none of these
@@ -149,31 +147,30 @@ BEGIN
       INTO enough USING rarest, condition.required, condition.excluded;
   END IF;
   enough := coalesce(enough, 0);
-  SELECT array_agg(w) FILTER (WHERE w.rest >= enough), array_agg(w) FILTER (WHERE w.rest < enough),
-    max(w.rest) FILTER (WHERE w.rest < enough) INTO others, frequent, of_frequent
-  FROM unnest(weighed) w;
-  IF frequent IS NULL THEN
-    EXECUTE format('SELECT %s FROM (%s) s', as_documents, scores)
-      INTO best USING others, condition.required, condition.excluded;
-  ELSE  -- of what the other words find, only what the frequent ones may still make one of the best
+  others := ARRAY(SELECT w FROM unnest(weighed) w WHERE w.rest >= enough);
+  frequent := ARRAY(SELECT w FROM unnest(weighed) w WHERE w.rest < enough);
+  -- all that the other words find, or those that the frequent ones may still make one of the best
+  EXECUTE CASE WHEN frequent = '{}' THEN format(
+    'SELECT array_agg(ROW(s.*)::searchapp_data.scored_document) FROM (%s) s', scores)
+  ELSE format('
+    WITH begun AS MATERIALIZED (%s)
+    SELECT array_agg(ROW(b.*)::searchapp_data.scored_document) FROM begun b
+    WHERE b.score >= greatest($4, (SELECT score FROM begun ORDER BY score DESC OFFSET %s LIMIT 1)) - $5
+      OR b.document_id = ANY ($6)', scores, count - 1)
+  END INTO best USING others, condition.required, condition.excluded, enough,
+    (SELECT max(w.rest) FROM unnest(frequent) w), near;
+  IF frequent <> '{}' THEN
     EXECUTE format('
-      WITH begun AS MATERIALIZED (%s),
-      promising AS MATERIALIZED (
-        SELECT * FROM begun b
-        WHERE b.score >= greatest($4, (SELECT score FROM begun ORDER BY score DESC OFFSET %s LIMIT 1)) - $5
-          OR b.document_id = ANY ($6)
-      )
-      SELECT %s FROM (
+      SELECT array_agg(ROW(s.*)::searchapp_data.scored_document) FROM (
         SELECT document_id, sum(score) AS score FROM (
-          SELECT * FROM promising
+          SELECT * FROM unnest($2)
           UNION ALL
-          SELECT p.document_id, %s FROM unnest($7) w %s
-          WHERE p.document_id = ANY (ARRAY(SELECT document_id FROM promising UNION SELECT unnest($6)))
+          SELECT p.document_id, %s %s WHERE p.document_id = ANY ($3)
         ) AS parts GROUP BY document_id
-      ) s', scores, count - 1, as_documents, part, postings) INTO best
-      USING others, condition.required, condition.excluded, enough, of_frequent, near, frequent;
+      ) s', part, of_words) INTO best
+      USING frequent, best, ARRAY(SELECT b.document_id FROM unnest(best) b UNION SELECT unnest(near));
   END IF;
-  RETURN coalesce(best, '{}');
+  RETURN ARRAY(SELECT ROW(b.document_id, b.score / 4294967296)::searchapp_data.scored_document FROM unnest(best) b);
 END $$;
 
 COMMENT ON FUNCTION searchapp_data.best_by_words(
