@@ -183,9 +183,7 @@ END $$;
 COMMENT ON FUNCTION searchapp_private.estimated_rows(regclass, text) IS
 'How many rows of a table satisfy a condition, by the planner''s estimate.';
 
-CREATE FUNCTION searchapp_private.check_target(
-  place regclass, collection text, into_column text, source_id int DEFAULT NULL
-) RETURNS void
+CREATE FUNCTION searchapp_private.check_target(place regclass, collection text, into_column text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   taken text;
@@ -227,7 +225,7 @@ BEGIN
   END IF;
 END $$;
 
-COMMENT ON FUNCTION searchapp_private.check_target(regclass, text, text, int) IS
+COMMENT ON FUNCTION searchapp_private.check_target(regclass, text, text) IS
 'Raises an error for a collection or a column that a source cannot be kept in.';
 
 CREATE FUNCTION searchapp_private.check_vector_column(place regclass, into_column text, model text) RETURNS void

@@ -22,7 +22,8 @@ COMMENT ON FUNCTION searchapp_private.key_of(text, text[]) IS
 
 CREATE FUNCTION searchapp_private.lane_of(key text) RETURNS smallint
 LANGUAGE sql IMMUTABLE AS $$
-SELECT (pg_catalog.hashtextextended(key COLLATE "C", 0) OPERATOR(pg_catalog.&) 15)::smallint
+-- without a SET clause it is put into the statements that call it; so all names have their schemas
+SELECT (pg_catalog.hashtextextended(key COLLATE pg_catalog."C", 0) OPERATOR(pg_catalog.&) 15)::pg_catalog.int2
 $$;
 
 COMMENT ON FUNCTION searchapp_private.lane_of(text) IS

@@ -32,12 +32,12 @@ BEGIN
         RETURN NULL;
       END;
       IF after IS NOT NULL THEN
-        INSERT INTO searchapp_data.changes (source_id, lane, key) VALUES (%1$s,
-          (pg_catalog.hashtextextended(after COLLATE pg_catalog."C", 0) OPERATOR(pg_catalog.&) 15)::pg_catalog.int2, after);
+        INSERT INTO searchapp_data.changes (source_id, lane, key)
+        VALUES (%1$s, searchapp_private.lane_of(after), after);
       END IF;
       IF before OPERATOR(pg_catalog.<>) after OR after IS NULL THEN
-        INSERT INTO searchapp_data.changes (source_id, lane, key) VALUES (%1$s,
-          (pg_catalog.hashtextextended(before COLLATE pg_catalog."C", 0) OPERATOR(pg_catalog.&) 15)::pg_catalog.int2, before);
+        INSERT INTO searchapp_data.changes (source_id, lane, key)
+        VALUES (%1$s, searchapp_private.lane_of(before), before);
       END IF;
       RETURN NULL;
     END $body$, source.id, searchapp_private.key_of('OLD', source.key), searchapp_private.key_of('NEW', source.key));
@@ -56,7 +56,7 @@ BEGIN
         RETURN NULL;
       END;
       INSERT INTO searchapp_data.changes (source_id, lane, key)
-      SELECT %1$s, (hashtextextended(k.key COLLATE "C", 0) & 15)::smallint, k.key FROM unnest(keys) k (key);
+      SELECT %1$s, searchapp_private.lane_of(k.key), k.key FROM unnest(keys) k (key);
       RETURN NULL;
     END $body$, source.id, searchapp_private.key_of('r', source.key));
   -- the bodies as literals, for a column may be called $body$, or anything
