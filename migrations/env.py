@@ -148,9 +148,5 @@ if context.is_offline_mode():
 elif (given := context.config.attributes.get("connection")) is not None:
     migrate(given)
 else:
-    engine = connecting.open_engine(migrate=False)
-    try:
-        with engine.connect() as opened:
-            migrate(opened)
-    finally:
-        engine.dispose()
+    with connecting.opened(migrate=False) as engine, engine.connect() as opened:
+        migrate(opened)

@@ -142,7 +142,6 @@ class Client:
         :raises errors.CollectionMismatch: the collection has another model or other chunking.
         :raises errors.CollectionFed: a source keeps the collection in step with a table; as for all that change it.
         """
-        self._refuse_if_fed(collection)
         destination = self._destination(collection, language, words)
         destination.check(model, chunk_tokens)
         run = self._ingestion(lambda: destination.open(model, chunk_tokens), on_rejected, on_progress)
@@ -177,7 +176,6 @@ class Client:
         :raises errors.InvalidInput, errors.ModelMismatch: not as many vectors as documents; other dimensions.
         :raises errors.CollectionMismatch: the collection has another model.
         """
-        self._refuse_if_fed(collection)
         destination = self._destination(collection, language, words)
         dimensions = destination.dimensions_of(model)
         check_lengths(documents, vectors)
@@ -212,8 +210,8 @@ class Client:
         """
         if (keys is None) == (not filter):
             raise errors.InvalidInput("delete takes keys, or a filter that is not empty")
-        self._refuse_if_fed(collection)
         with self._transaction() as connection:
+            self._refuse_if_fed(connection, collection)
             space = self._find(connection, collection)
             matching = document_builder.documents(space, filter=filter)
             if keys is not None:
@@ -716,9 +714,8 @@ class Client:
         call that declares a field or drops, ``searchapp db maintain`` gives its room back.
         """
         _check_askable(collection)
-        self._refuse_if_fed(collection)
         with self._transaction() as connection:
-            self._ready(connection)
+            self._refuse_if_fed(connection, collection)
             maintenance.retire(connection, collection)
             owner = maintenance.owns_tables(connection)
         if self._engine is None:
@@ -837,6 +834,8 @@ class Client:
     # The insides
 
     def _destination(self, collection: str, language: str | None, words: bool | None) -> Destination:
+        with self._transaction() as connection:
+            self._refuse_if_fed(connection, collection)
         find, create = partial(self.space, collection), partial(self._create, collection, language_for(language, words))
         return Destination(collection, self._registry, language, words, find, create, self._language)
 
@@ -855,14 +854,13 @@ class Client:
             vacuum=None if self._engine is None else self._vacuum_words,
         )
 
-    def _refuse_if_fed(self, collection: str) -> None:
+    def _refuse_if_fed(self, connection: Connection, collection: str) -> None:
         """Refuse to change what a source keeps in step with its table.
 
         :raises errors.CollectionFed: the collection is kept by a source.
         """
-        with self._transaction() as connection:
-            self._ready(connection)
-            source = definitions.feeding(connection, collection)
+        self._ready(connection)
+        source = definitions.feeding(connection, collection)
         if source is not None:
             raise errors.CollectionFed(
                 f"the collection {collection} is kept by the source {source}; change its table, or remove it: "

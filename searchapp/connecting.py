@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
 
@@ -47,6 +49,16 @@ def open_engine(*, migrate: bool = True) -> Engine:
     if migrate:
         migrate_embedded(engine)
     return engine
+
+
+@contextmanager
+def opened(*, migrate: bool = True) -> Iterator[Engine]:
+    """The engine that the environment names, as :func:`open_engine` gives it, disposed of at the end."""
+    engine = open_engine(migrate=migrate)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def migrate_embedded(engine: Engine) -> None:

@@ -204,3 +204,9 @@ class DiskFull(DatabaseError):
 
 class EmbeddedServerError(DatabaseError):
     """The embedded server cannot be set up or started."""
+
+
+def in_a_line(exc: Exception) -> str:
+    """What an exception says, in one line: its kind before it, where that is none of ours."""
+    words = " ".join(str(exc).split())
+    return words if isinstance(exc, SearchAppError) and words else f"{type(exc).__name__}: {words}"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
 
 import searchapp
 from searchapp import database, database_settings, embedded, errors, link, schema, settings
-from searchapp.connecting import link_embedded, open_engine
+from searchapp.connecting import link_embedded, opened
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,7 +25,7 @@ def upgrade(
     if sql:
         print(schema.script(revision), end="")
         return
-    with _engine() as engine:
+    with opened(migrate=False) as engine:
         before = schema.upgrade(engine, revision)
         after = schema.current(engine)
         print(
@@ -49,7 +46,7 @@ def downgrade(
     if sql:
         print(schema.script(revision, downgrade=True), end="")
         return
-    with _engine() as engine:
+    with opened(migrate=False) as engine:
         schema.downgrade(engine, revision)
         print(f"the database stands at {schema.current(engine) or 'nothing'}")
 
@@ -57,7 +54,7 @@ def downgrade(
 @app.command()
 def current() -> None:
     """Print the migration the database stands at."""
-    with _engine() as engine:
+    with opened(migrate=False) as engine:
         found = schema.current(engine)
     print(f"{found or 'nothing'} (this searchapp needs {database.REVISION})")
 
@@ -65,7 +62,7 @@ def current() -> None:
 @app.command()
 def check() -> None:
     """Check that the database is as this code needs it."""
-    with _engine() as engine:
+    with opened(migrate=False) as engine:
         found = schema.differences(engine)
     if found:
         raise errors.DatabaseError(f"the database differs from the models: {'; '.join(found)}")
@@ -123,7 +120,7 @@ def embed_link(
     port: Annotated[int | None, typer.Option("--port", metavar="N", help="The port; default: the server's.")] = None,
 ) -> None:
     """Make the link by which searchapp.embed() asks a worker, or make it anew: after a restore, for one."""
-    with _engine() as engine:
+    with opened(migrate=False) as engine:
         made = link.make(engine, host=host, port=port)
     print(f"searchapp.embed() asks a worker in a session of its own in this database, {made.database}:")
     print(f"  as the role {made.role}, which may only ask, and only here; it has a new, random password,")
@@ -137,7 +134,7 @@ def show_settings(
     apply: Annotated[bool, typer.Option("--apply", help="Let the database have them, by ALTER DATABASE.")] = False,
 ) -> None:
     """Say whether the database has the settings that the collections' views need."""
-    with _engine() as engine:
+    with opened(migrate=False) as engine:
         for setting in database_settings.settings(engine):
             if setting.is_set:
                 print(f"{setting.name} is {setting.value}, as the collections' views need it")
@@ -149,15 +146,6 @@ def show_settings(
                     f"{setting.name} is {setting.found or 'not set'}: {setting.reason}; run: searchapp db settings"
                     f" --apply, or as the database's owner: {setting.statement}"
                 )
-
-
-@contextmanager
-def _engine() -> Iterator[Engine]:
-    engine = open_engine(migrate=False)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def _parameters() -> database.Parameters:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 import searchapp
 from searchapp import database, errors, settings
 from searchapp.cli import options, output, source_check
-from searchapp.connecting import open_engine
+from searchapp.connecting import opened
 from searchapp.encoders import registry
 from searchapp.sources import definitions, failures
 from searchapp.sources.definitions import Definition, SourceInfo, SourceStatus
@@ -75,7 +75,7 @@ def add(
         model=None if made is None else made.name,
         poll=poll,
     )
-    with _engine() as engine:
+    with opened() as engine:
         definitions.add(engine, definition, made)
         kept = f"the column {into}" if into else f"the collection {collection or name}"
         print(f"added {name}: {table} is kept in {kept}" + ("" if wait else "; by: searchapp worker"))
@@ -86,7 +86,7 @@ def add(
 @app.command("list")
 def list_sources(json: options.Json = False) -> None:
     """List all sources."""
-    with _engine() as engine, database.translated(), engine.begin() as connection:
+    with opened() as engine, database.translated(), engine.begin() as connection:
         found = definitions.listed(connection)
     if json:
         output.print_json([dataclasses.asdict(each) for each in found])
@@ -104,7 +104,7 @@ def pause(
     ] = False,
 ) -> None:
     """Let workers leave a source alone; what changes meanwhile is noted, or found when it is resumed."""
-    with _engine() as engine:
+    with opened() as engine:
         definitions.pause(engine, name, drop_triggers=drop_triggers)
     print(f"paused {name}" + (", without triggers" if drop_triggers else ""))
 
@@ -112,7 +112,7 @@ def pause(
 @app.command()
 def resume(name: Name) -> None:
     """Let workers go on with a source that was paused, or was broken and is mended; they compare all of it."""
-    with _engine() as engine:
+    with opened() as engine:
         definitions.resume(engine, name)
     print(f"resumed {name}")
 
@@ -123,7 +123,7 @@ def remove(
     drop: Annotated[bool, typer.Option("--drop", help="Drop its collection, too.")] = False,
 ) -> None:
     """Take a source and its triggers away. Its collection stays, and is like any other from then on."""
-    with _engine() as engine:
+    with opened() as engine:
         collection = definitions.remove(engine, name)
         print(f"removed {name}" + ("" if drop or collection is None else f"; the collection {collection} stays"))
     if drop and collection is not None:
@@ -147,7 +147,7 @@ def status(json: options.Json = False) -> None:
 
 
 def _print_status(name: str | None, json: bool) -> None:
-    with _engine() as engine, database.translated(), engine.begin() as connection:
+    with opened() as engine, database.translated(), engine.begin() as connection:
         found = definitions.status(connection, name)
         workers = definitions.workers(connection)
     if json:
@@ -262,12 +262,3 @@ def _because(reason: str | None) -> str:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-@contextmanager
-def _engine() -> Iterator[Engine]:
-    engine = open_engine()
-    try:
-        yield engine
-    finally:
-        engine.dispose()

@@ -9,7 +9,7 @@ import typer
 from searchapp import database, settings
 from searchapp.cli import output
 from searchapp.cli.options import Json
-from searchapp.connecting import open_engine
+from searchapp.connecting import opened
 from searchapp.encoders import registry
 from searchapp.roles import OWNER, needed
 from searchapp.sources import checking
@@ -23,8 +23,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Compare a source with its table: which rows are missing, changed or gone, save those that wait to be read."""
-    engine = open_engine()
-    with needed(OWNER, lambda: database.user_of(engine)):
+    with opened() as engine, needed(OWNER, lambda: database.user_of(engine)):
         checked = checking.check(engine, registry.shared(settings.read().home), name, repair=repair)
     if json:
         output.print_json(_as_json(name, checked, repair))

@@ -12,7 +12,7 @@ import typer
 from searchapp import database, settings
 from searchapp.cli import output
 from searchapp.cli.options import Json
-from searchapp.connecting import open_engine
+from searchapp.connecting import open_engine, opened
 from searchapp.encoders import registry
 from searchapp.roles import OWNER, needed
 from searchapp.sources import failures
@@ -65,8 +65,7 @@ def worker(
 @app.command()
 def failed(source: Source = None, json: Json = False) -> None:
     """List rows of sources that could not be encoded: parked ones first, then those that are tried again."""
-    engine = open_engine()
-    with database.translated(), engine.begin() as connection:
+    with opened() as engine, database.translated(), engine.begin() as connection:
         found = failures.listed(connection, source)
     rows = [_row(each) for each in found]
     output.print_json(rows) if json else output.print_table(rows, none="no row has failed")
@@ -75,8 +74,12 @@ def failed(source: Source = None, json: Json = False) -> None:
 @app.command()
 def retry(source: Source = None) -> None:
     """Have parked rows tried again."""
-    engine = open_engine()
-    with needed(OWNER, lambda: database.user_of(engine)), database.translated(), engine.begin() as connection:
+    with (
+        opened() as engine,
+        needed(OWNER, lambda: database.user_of(engine)),
+        database.translated(),
+        engine.begin() as connection,
+    ):
         count = failures.retry_parked(connection, source)
     print(f"{output.counted(count, 'row')} will be tried again by a worker")
 

@@ -48,9 +48,9 @@ def _settle(session: Session, source: Source, target: Target, taken: Taken, keys
             raise
         if len(keys) == 1:
             logger.warning(
-                "the row %s of the source %s cannot be encoded: %s", _short(keys[0]), source, _in_a_line(exc)
+                "the row %s of the source %s cannot be encoded: %s", _short(keys[0]), source, errors.in_a_line(exc)
             )
-            _give_up(session, source, taken, keys[0], _in_a_line(exc))
+            _give_up(session, source, taken, keys[0], errors.in_a_line(exc))
             return
         half = len(keys) // 2
         for part in (keys[:half], keys[half:]):
@@ -91,10 +91,6 @@ def _is_of_rows(exc: Exception) -> bool:
     if isinstance(cause, psycopg.Error):
         return isinstance(cause, psycopg.DataError) or (cause.sqlstate or "").startswith(_OF_ROWS)
     return not isinstance(exc, errors.SearchAppError | sqlalchemy.exc.SQLAlchemyError)
-
-
-def _in_a_line(exc: Exception) -> str:
-    return f"{type(exc).__name__}: {' '.join(str(exc).split())}"
 
 
 def _short(key: str) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from searchapp import errors
 from searchapp.encoders import Encoder, Model
 from searchapp.ingest.chunking import Chunker
-from searchapp.ingest.documents import Document, InvalidRow
+from searchapp.ingest.documents import Document
 from searchapp.sources import rows, stored
 from searchapp.sources.catalog import Source
 from searchapp.sources.rows import Row
@@ -92,14 +92,7 @@ class ColumnTarget:
         return StoredVectors(self._source, self._encoder.model.revision)
 
     def prepare(self, session: Session, keys: Sequence[str], found: Mapping[str, Row]) -> _Vectors:
-        refused: dict[str, str] = {}
-        documents: dict[str, Document] = {}
-        for key, row in found.items():
-            try:
-                if (document := rows.document(self._source, row)) is not None:
-                    documents[key] = document
-            except InvalidRow as exc:
-                refused[key] = exc.reason
+        documents, refused = rows.documents(self._source, found)
         with session.transaction() as connection:
             changed = self._changed(connection, documents, found)
             # as likely as not these still are when they are encoded

@@ -12,7 +12,7 @@ from psycopg import capabilities, sql
 from sqlalchemy import Connection
 
 from searchapp import database
-from searchapp.ingest.documents import Document, Fields, from_row
+from searchapp.ingest.documents import Document, Fields, InvalidRow, from_row
 from searchapp.sources.catalog import Source
 
 # No columns are called so: the key, a title that there is none of, and whether the vector column has a vector.
@@ -73,6 +73,19 @@ def document(source: Source, row: Row) -> Document | None:
     if all(not (row[name] or "").strip() for name in source.text):
         return None
     return from_row(row, Fields(key=KEY, title=source.title or NONE, text=source.text, metadata=source.metadata))
+
+
+def documents(source: Source, found: Mapping[str, Row]) -> tuple[dict[str, Document], dict[str, str]]:
+    """What rows become, by their keys, of those that have a text; and why others cannot be documents, by theirs."""
+    made: dict[str, Document] = {}
+    refused: dict[str, str] = {}
+    for key, row in found.items():
+        try:
+            if (each := document(source, row)) is not None:
+                made[key] = each
+        except InvalidRow as exc:
+            refused[key] = exc.reason
+    return made, refused
 
 
 def table(source: Source) -> sql.Identifier:

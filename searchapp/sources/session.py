@@ -10,7 +10,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, text
 
 from searchapp import database, errors
-from searchapp.sources import loading
+from searchapp.sources import loaders
 
 # A worker that hangs loses its session, and with it its locks; so does one whose host is gone. Row-level security would
 # make rows look deleted; with this they are an error. An open TRUNCATE of somebody's is not waited for for long. Values
@@ -66,7 +66,7 @@ class Session:
         self.connection = connection
         self.vector_schema = vector_schema
         self._driver = database.driver_of(connection)
-        loading.register(self._driver.adapters)
+        loaders.register(self._driver.adapters)
         connection.commit()
 
     @property

@@ -15,7 +15,6 @@ from searchapp.encoders import Encoder, Model
 from searchapp.encoders.registry import Registry
 from searchapp.ingest import load
 from searchapp.ingest.destination import DEFAULT_LANGUAGE
-from searchapp.ingest.documents import InvalidRow
 from searchapp.sources import columns, rows
 from searchapp.sources.catalog import Source
 from searchapp.sources.columns import ColumnTarget
@@ -46,17 +45,11 @@ class CollectionTarget:
         return StoredDocuments(self._source, self.space)
 
     def prepare(self, session: Session, keys: Sequence[str], found: Mapping[str, Row]) -> _Documents:
-        refused: dict[str, str] = {}
-        made: list[load.Row] = []
-        for key, row in found.items():
-            try:
-                if (document := rows.document(self._source, row)) is not None:
-                    made.append(load.Row.of(self.collection_id, document))
-            except InvalidRow as exc:
-                refused[key] = exc.reason
+        documents, refused = rows.documents(self._source, found)
+        made = [load.Row.of(self.collection_id, document) for document in documents.values()]
         prepared = load.prepare(session.transaction, self.space, made, self._encoder) if made else None
-        kept = {row.document.key for row in made} | refused.keys()
-        return _Documents(self.space, prepared, [key for key in keys if key not in kept], refused, self._encoder)
+        gone = [key for key in keys if key not in documents and key not in refused]
+        return _Documents(self.space, prepared, gone, refused, self._encoder)
 
 
 @dataclass(frozen=True, slots=True)

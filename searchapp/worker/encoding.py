@@ -85,7 +85,7 @@ class Loading:
         except errors.SearchAppError:
             raise
         except Exception as exc:
-            raise errors.ModelMissing(f"the model {model.name} cannot be loaded: {in_a_line(exc)}") from exc
+            raise errors.ModelMissing(f"the model {model.name} cannot be loaded: {errors.in_a_line(exc)}") from exc
 
     def now(self, model: Known) -> Encoder:
         """A model, which is begun.
@@ -119,12 +119,6 @@ class Loading:
             )
         encoder.encode_queries(["a"])  # the first takes longer
         return encoder
-
-
-def in_a_line(exc: Exception) -> str:
-    """What an exception says, in one line."""
-    words = " ".join(str(exc).split())
-    return words if isinstance(exc, errors.SearchAppError) and words else f"{type(exc).__name__}: {words}"
 
 
 class QueriesFirst:

@@ -15,11 +15,11 @@ from typing import Any
 
 import psycopg
 
-from searchapp import database
+from searchapp import database, errors
 from searchapp.encoders import Encoder
 from searchapp.encoders.weights import EXTERNAL
 from searchapp.wire import Parameter
-from searchapp.worker.encoding import Known, in_a_line
+from searchapp.worker.encoding import Known
 
 # So many queries are encoded together: each of them waits for all.
 BATCH = 32
@@ -161,5 +161,5 @@ def _encode(encoder: Encoder, texts: list[str]) -> list[Parameter | str]:
         return [Parameter(vector) for vector in encoder.encode_queries(texts)]
     except Exception as exc:  # of one of them, perhaps
         if len(texts) == 1:
-            return [in_a_line(exc)]
+            return [errors.in_a_line(exc)]
     return [outcome for text in texts for outcome in _encode(encoder, [text])]

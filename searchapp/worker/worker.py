@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from searchapp import database, errors, roles
 from searchapp.encoders.registry import Registry
 from searchapp.sources.session import require_direct
-from searchapp.worker.encoding import Loading, QueriesFirst, in_a_line
+from searchapp.worker.encoding import Loading, QueriesFirst
 from searchapp.worker.keeping import POLL_SECONDS, Keeper, Rates
 from searchapp.worker.queries import Asked, Queries
 
@@ -158,7 +158,7 @@ class Worker:
         try:
             encoder = self._loading.get(asked.model)
         except Exception as exc:  # whatever it is, whoever asks is to know
-            return queries.refuse(asked, in_a_line(exc), patience)
+            return queries.refuse(asked, errors.in_a_line(exc), patience)
         if encoder is None:
             return 0
         with self._turns.query():
