@@ -22,6 +22,7 @@ from searchapp.client import Client
 from searchapp.encoders.registry import Registry
 from tests import forking
 from tests.servers import temporary_server
+from tests.sources import SQL, QuickRegistry
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "SEARCHAPP_HOME"]:
@@ -86,6 +87,19 @@ def registry() -> Registry:
 def db(engine: Engine, registry: Registry) -> Client:
     """A handle on a migrated database without collections."""
     return Client(engine, registry=registry)
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[SQL]:
+    """A connection of the user's own to this test's database, in autocommit."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def quick(registry: Registry) -> QuickRegistry:
+    """Models whose default one takes no time."""
+    return QuickRegistry(registry)
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
-import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from searchapp.encoders.registry import Registry
 from tests.conftest import Run
 from tests.sources import SQL, QuickRegistry, keep, keys, long_ago
 from tests.workers import wait_for, working
@@ -25,15 +22,9 @@ POLL = "SELECT searchapp.add_source('products', 'public.products', '{id}', '{des
 
 
 @pytest.fixture
-def quick(registry: Registry) -> QuickRegistry:
-    return QuickRegistry(registry)
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(PRODUCTS)
-        yield connection
+def sql(sql: SQL) -> SQL:
+    sql.execute(PRODUCTS)
+    return sql
 
 
 def test_a_source_is_checked_and_put_right(sql: SQL, engine: Engine, quick: QuickRegistry, run: Run) -> None:

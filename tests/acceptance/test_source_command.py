@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from sqlalchemy import Engine
 
 from searchapp import database
 from searchapp.cli import source
-from searchapp.encoders.registry import Registry
 from tests.acceptance.commands import call, error_of, run_all
 from tests.conftest import Run
 from tests.sources import SQL, QuickRegistry, keep, keys, value
@@ -34,15 +32,9 @@ HERE = "SELECT searchapp.add_source('here', 'public.products', '{id}', '{descrip
 
 
 @pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(PRODUCTS)
-        yield connection
-
-
-@pytest.fixture
-def quick(registry: Registry) -> QuickRegistry:
-    return QuickRegistry(registry)
+def sql(sql: SQL) -> SQL:
+    sql.execute(PRODUCTS)
+    return sql
 
 
 def said(run: Run, *arguments: str) -> str:

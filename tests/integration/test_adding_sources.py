@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -32,10 +31,9 @@ INSERT INTO public.products SELECT n, 'name ' || n, 'text ' || n, n FROM generat
 
 
 @pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(PRODUCTS)
-        yield connection
+def sql(sql: SQL) -> SQL:
+    sql.execute(PRODUCTS)
+    return sql
 
 
 def add(sql: SQL, name: str = "products", table: str = "public.products", **options: Any) -> None:

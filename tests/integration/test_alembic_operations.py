@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -77,12 +75,6 @@ def downgrade():
     op.drop_source("vectors")
     op.execute("ALTER TABLE public.items DROP embedding, DROP changed")
 """
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

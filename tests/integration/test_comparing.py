@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -22,17 +21,6 @@ SELECT searchapp.add_source('products', 'public.products', '{id}', '{description
 """
 DISABLE = "ALTER TABLE public.products DISABLE TRIGGER ALL"
 ENABLE = "ALTER TABLE public.products ENABLE TRIGGER ALL"
-
-
-@pytest.fixture
-def quick(registry: Registry) -> QuickRegistry:
-    return QuickRegistry(registry)
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

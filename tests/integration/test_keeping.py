@@ -41,10 +41,9 @@ SELECT searchapp.add_source('products', 'public.products', '{id}', '{description
 
 
 @pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(PRODUCTS)
-        yield connection
+def sql(sql: SQL) -> SQL:
+    sql.execute(PRODUCTS)
+    return sql
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import Engine
 
@@ -61,12 +59,6 @@ REFUSED = [
     ("json", "'1e999'", "an infinite number, or one beyond 1.8e308, in field 'v3'"),
     ("json", r"""'"\u0000"'""", "NUL in field 'v4'"),
 ]
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
@@ -11,7 +10,6 @@ from psycopg import sql as composing
 from sqlalchemy import Engine
 
 from searchapp import database
-from searchapp.encoders.registry import Registry
 from searchapp.sources import backfill, catalog, polling
 from searchapp.sources.polling import Poller
 from searchapp.sources.session import open_session
@@ -23,17 +21,6 @@ INSERT INTO public.notes (id, body) SELECT n, 'text ' || n FROM generate_series(
 """
 ADD = "SELECT searchapp.add_source('notes', 'public.notes', '{id}', '{body}', poll => 'updated_at')"
 WAITING = "SELECT coalesce(array_agg(key ORDER BY id), '{}') FROM searchapp_data.changes"
-
-
-@pytest.fixture
-def quick(registry: Registry) -> QuickRegistry:
-    return QuickRegistry(registry)
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

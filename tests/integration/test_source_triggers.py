@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import psycopg
@@ -37,12 +36,6 @@ CREATE TABLE public.parts_1 PARTITION OF public.parts FOR VALUES IN (1);
 CREATE TABLE public.parts_2 PARTITION OF public.parts FOR VALUES IN (2);
 SELECT searchapp.add_source('parts', 'public.parts', '{shop,sku}', '{body}');
 """
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 def noted(sql: SQL) -> list[str | None]:

@@ -123,10 +123,9 @@ _STATEMENTS = {
 
 
 @pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(TABLE)
-        yield connection
+def sql(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    sql.execute(TABLE)
+    return sql
 
 
 class LastActs:

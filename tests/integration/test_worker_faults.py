@@ -39,10 +39,9 @@ STATE = "SELECT state, reason FROM searchapp.sources"
 
 
 @pytest.fixture
-def sql(url: str) -> Iterator[SQL]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(NOTES)
-        yield connection
+def sql(sql: SQL) -> SQL:
+    sql.execute(NOTES)
+    return sql
 
 
 @pytest.fixture
