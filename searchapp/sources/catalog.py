@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, select, text, update
 
-from searchapp import models
+from searchapp import database, errors, models
 from searchapp.encoders import weights
 
 
@@ -52,6 +52,16 @@ def running(connection: Connection) -> list[Source]:
 def by_id(connection: Connection, source_id: int) -> Source:
     """A source, whatever its state."""
     return _read(connection.execute(select(models.Source).where(models.Source.id == source_id)).mappings().one())
+
+
+def require(connection: Connection, name: str) -> None:
+    """Check that there is a source of that name.
+
+    :raises errors.InvalidInput: there is none; names the near ones.
+    """
+    names = list(connection.scalars(select(models.Source.name).order_by(models.Source.name)))
+    if name not in names:
+        raise errors.InvalidInput(f"no source {name!r}; {database.near(name, names)}")
 
 
 def problem(connection: Connection, source: Source) -> str | None:

@@ -148,14 +148,9 @@ def status(connection: Connection, name: str | None = None) -> list[SourceStatus
     :param name: of one of them.
     :raises errors.InvalidInput: there is none of that name; names the near ones.
     """
-    found = _rows(connection, SourceStatus, "source_status")
-    if name is None:
-        return found
-    chosen = [each for each in found if each.name == name]
-    if not chosen:
-        near = database.near(name, [each.name for each in found])
-        raise errors.InvalidInput(f"no source {name!r}; {near}")
-    return chosen
+    if name is not None:
+        catalog.require(connection, name)
+    return [each for each in _rows(connection, SourceStatus, "source_status") if name in (None, each.name)]
 
 
 def workers(connection: Connection) -> int:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from searchapp.sources import catalog
 from searchapp.sources.catalog import Source
 
 # Seconds until a row is tried again, by how often it has failed; after that it is parked.
@@ -91,7 +92,10 @@ def retry_parked(connection: Connection, name: str | None = None) -> int:
     """Have parked rows looked at again; how many these are.
 
     :param name: of a source; None: those of all.
+    :raises errors.InvalidInput: there is no such source.
     """
+    if name is not None:
+        catalog.require(connection, name)
     return connection.execute(_PARKED, {"name": name}).rowcount
 
 
@@ -99,7 +103,10 @@ def listed(connection: Connection, name: str | None = None) -> list[Failure]:
     """The rows that have failed, parked ones first.
 
     :param name: of a source; None: those of all.
+    :raises errors.InvalidInput: there is no such source.
     """
+    if name is not None:
+        catalog.require(connection, name)
     statement = text(
         "SELECT s.name, f.key, f.attempts, nullif(f.retry_at, 'infinity'), f.error FROM searchapp_data.failures f"
         " JOIN searchapp_data.sources s ON s.id = f.source_id WHERE CAST(:name AS text) IS NULL OR s.name = :name"

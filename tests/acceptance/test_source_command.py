@@ -187,6 +187,8 @@ def test_what_cannot_be_is_one_line_each(
         ("source", "remove", "her"): "no source 'her'; did you mean here?",
         ("source", "status", "her"): "no source 'her'; did you mean here?",
         ("source", "check", "her"): "no source 'her'; did you mean here?",
+        ("worker", "failed", "--source", "her"): "no source 'her'; did you mean here?",
+        ("worker", "retry", "--source", "her"): "no source 'her'; did you mean here?",
         ("ingest", "-", "--collection", "there"): "is kept by the source here; change its table, or remove it",
         ("delete", "1", "--collection", "there"): "is kept by the source here; change its table, or remove it",
         ("collection", "drop", "there"): "is kept by the source here; change its table, or remove it",
